@@ -1,0 +1,1 @@
+"""What the scripts share: checkpoints in, Hub folders out, and the checks between them."""
