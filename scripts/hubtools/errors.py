@@ -1,19 +1,35 @@
 """One way to report bad input from a script: one line on stderr and exit code 2."""
 
+import argparse
+import signal
 import sys
-from typing import Callable, Optional, Sequence
+from typing import Callable, Iterable, Optional, Sequence
 
 
 class UserError(Exception):
     """Bad input. The message is the one line that the user reads: what was wrong, the value seen, what is accepted."""
 
 
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors, and which knows `--debug`."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**kwargs)
+        self.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+
+    def error(self, message):
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Sequence[str]] = None) -> None:
     """Runs `main(argv)` and leaves the process with its exit code.
 
     UserError and OSError become one line on stderr and exit code 2; `--debug` among the arguments keeps the stack trace.
+    SIGTERM unwinds like an exception, so that what a script builds aside is cleared away.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = main(argv)
     except (UserError, OSError) as error:
@@ -25,3 +41,10 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """'a, b, c and 7 more': names for a one-line message."""
+    names = list(names)
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
