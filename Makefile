@@ -1,0 +1,25 @@
+# `make demo` and `make test` need python3 and make; everything else is set up in .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test matrix clean
+
+demo: $(VENV)/ready
+	$(RUN) scripts/demo.py --output demo_output
+
+test: $(VENV)/ready
+	$(RUN) -m pytest
+
+matrix: $(VENV)/ready
+	$(RUN) scripts/matrix.py
+
+# torch goes first and alone: resolved together with the rest, another build may be chosen.
+$(VENV)/ready: constraints.txt pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[scripts,demo,finetune,test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venvs demo_output

@@ -1,0 +1,109 @@
+"""The texts of a Hub folder: the model card with its metadata, and example_usage.py."""
+
+from pathlib import Path
+from string import Template
+from typing import Any, Dict, List
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from .recipes import Recipe
+
+TEMPLATES = Path(__file__).with_name("templates")
+LICENCE_NAMES = {"apache-2.0": "Apache-2.0", "apple-ascl": "the Apple sample code licence (`apple-ascl`)"}
+PIPELINE_TAGS = {
+    "AutoModel": "image-feature-extraction",
+    "AutoModelForImageClassification": "image-classification",
+    "AutoModelForVideoClassification": "video-classification",
+    "AutoModelForAudioClassification": "audio-classification",
+}
+
+
+def template_stem(recipe: Recipe) -> str:
+    if recipe.package.name == "llavavit":
+        return "llavavit"
+    return "byteformer_audio" if recipe.processor_auto_class == "AutoFeatureExtractor" else "byteformer_image"
+
+
+def example_usage(recipe: Recipe) -> str:
+    return (TEMPLATES / f"{template_stem(recipe)}_example.py").read_text(encoding="utf-8")
+
+
+def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
+    """The card: YAML metadata as the Hub reads it, then text whose snippets run as they stand."""
+    body = (TEMPLATES / f"{template_stem(recipe)}_card.md").read_text(encoding="utf-8")
+    if recipe.package.name == "byteformer":
+        body += (TEMPLATES / "byteformer_notes.md").read_text(encoding="utf-8")
+    return f"---\n{metadata(recipe).to_yaml()}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
+
+
+def metadata(recipe: Recipe) -> ModelCardData:
+    card = recipe.card
+    # The library refuses metrics without a model name, and writes a model-index for them.
+    metrics: Dict[str, Any] = {"model_name": recipe.name, "eval_results": _results(card.get("metrics", ()))} if card.get("metrics") else {}
+    optional = ("license", "license_name", "license_link", "base_model", "language")
+    return ModelCardData(
+        **{key: card[key] for key in optional if key in card},
+        **metrics,
+        library_name="transformers",
+        pipeline_tag=card.get("pipeline_tag", PIPELINE_TAGS[recipe.auto_class]),
+        tags=list(dict.fromkeys([recipe.package.model_type, "custom_code", *_arxiv_tags(card), *card.get("tags", ())])),
+        datasets=list(card["datasets"]) if card.get("datasets") else None,
+    )
+
+
+def _results(metrics) -> List[EvalResult]:
+    return [
+        EvalResult(
+            task_type=metric["task"],
+            dataset_type=metric["dataset"],
+            dataset_name=metric["dataset"],
+            metric_type=metric["name"],
+            metric_value=metric["value"],
+        )
+        for metric in metrics
+    ]
+
+
+def _arxiv_tags(card) -> List[str]:
+    return [f"arxiv:{card['paper']}"] if card.get("paper") else []
+
+
+def licence_text(card) -> str:
+    licence = card.get("license")
+    if licence is None:
+        return "under the terms of whoever trained them; none are stated here"
+    return card.get("license_name") or LICENCE_NAMES.get(licence, licence)
+
+
+def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[str, Any]:
+    values = {
+        "name": recipe.name,
+        "repo": f"your-name/{recipe.name}",
+        "summary": recipe.card.get("summary", f"A {recipe.package.model_type} model."),
+        "parameters": f"{parameters:,}",
+        "dtype": dtype,
+        "license_text": licence_text(recipe.card),
+        "num_labels": config.num_labels,
+    }
+    values.update({key: value for key, value in config.to_dict().items() if key not in values})
+    values.update(_llava_vit_values(config) if recipe.package.name == "llavavit" else _byteformer_values(recipe, config))
+    return values
+
+
+def _llava_vit_values(config: Any) -> Dict[str, Any]:
+    if config.use_head:
+        return {"pooled_line": "print(output.pooler_output.shape)  # (1, hidden size)"}
+    return {"pooled_line": "print(output.pooler_output)  # None: this model has no pooling head"}
+
+
+def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    if recipe.processor.get("file_encoding", "WAV") == "WAV":
+        rate = recipe.processor.get("sampling_rate", 16000)
+        inputs = f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\ninputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors=\"pt\")"
+    else:
+        inputs = 'inputs = feature_extractor("word.mp3", return_tensors="pt")  # the file\'s own bytes'
+    return {
+        "audio_inputs": inputs,
+        "conv_stride": config.conv_kernel_size // 2,
+        "input_text": ", ".join(f"{key} {value}" for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
+    }
