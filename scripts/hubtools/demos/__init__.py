@@ -1,0 +1,1 @@
+"""The parts of `make demo`, each runnable alone through scripts/demo.py."""
