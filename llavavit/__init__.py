@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LLaVA-ViT for transformers: a vision transformer for images, video and sparse selections of video patches."""
+
+from .configuration_llava_vit import LlavaViTConfig
+from .modeling_llava_vit import (
+    LlavaViTAttention,
+    LlavaViTEmbeddings,
+    LlavaViTEncoder,
+    LlavaViTEncoderLayer,
+    LlavaViTForImageClassification,
+    LlavaViTForVideoClassification,
+    LlavaViTModel,
+    LlavaViTPreTrainedModel,
+)
+
+__all__ = [
+    "LlavaViTAttention",
+    "LlavaViTConfig",
+    "LlavaViTEmbeddings",
+    "LlavaViTEncoder",
+    "LlavaViTEncoderLayer",
+    "LlavaViTForImageClassification",
+    "LlavaViTForVideoClassification",
+    "LlavaViTModel",
+    "LlavaViTPreTrainedModel",
+]
