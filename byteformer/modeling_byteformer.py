@@ -101,17 +101,41 @@ def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool
     return torch.where(inside, start + position, sum(lengths))
 
 
-def attention_windows(rows: Rows, window: int, shift: int, device: torch.device) -> Windows:
-    """The windows of a layer. With masking, whole windows come first, without a mask; those without a real token are left out."""
+def attention_windows(rows: Rows, window: int, shift: int, fixed: bool, device: torch.device) -> Windows:
+    """The windows of a layer: one group, or with masking several, so that the work follows the number of real tokens.
+
+    Attention has no order within a window. A window with unreal tokens is therefore cut down to its real ones, up to a
+    quarter of W, and stands in a group with those of the same width. Windows without a real token are left out.
+
+    Args:
+        fixed: keep all windows at their full width (recorded graphs need fixed shapes).
+    """
     indices = window_indices(rows.lengths, window, shift, rows.real is None, device)
     if rows.real is None:
         return [(indices, None)]
     real = rows.real[indices]
-    if is_tracing():  # a graph of fixed shapes cannot leave anything out; an empty window attends to itself
+    if fixed:  # an empty window attends to itself: a softmax over nothing would be NaN
         return [(indices, real | ~real.any(1, keepdim=True))]
     whole = real.all(1)
-    mixed = real.any(1) & ~whole
-    return [(indices[whole], None), (indices[mixed], real[mixed])]
+    groups = [(indices[whole], None)]
+    indices, real = indices[~whole], real[~whole]
+    real, order = real.sort(dim=1, descending=True, stable=True)
+    indices, counts = indices.gather(1, order), real.sum(1)
+    step = -(-window // 4)
+    for width in range(step, window + step, step):
+        chosen = (counts > width - step) & (counts <= width)
+        groups.append((indices[chosen, :width], real[chosen, :width]))
+    return [group for group in groups if len(group[0])]
+
+
+def split_windows(windows: Windows) -> Windows:
+    """The same windows in groups of about CHUNK_TOKENS tokens."""
+    pieces = []
+    for indices, real in windows:
+        count = max(1, CHUNK_TOKENS // indices.shape[1])
+        chunks = indices.split(count)
+        pieces += zip(chunks, [None] * len(chunks) if real is None else real.split(count))
+    return pieces
 
 
 def merged_pairs(rows: Rows, device: torch.device) -> Tuple[torch.Tensor, Rows]:
@@ -342,10 +366,10 @@ class ByteFormerLayer(nn.Module):
         Returns:
             Tokens after the layer, and the attention probabilities (windows, A, W, W) if asked for.
         """
-        windows = attention_windows(rows, self.window, self.shift, tokens.device)
-        chunk = max(1, CHUNK_TOKENS // self.window)
+        fixed = is_tracing() or output_attentions
+        windows = attention_windows(rows, self.window, self.shift, fixed, tokens.device)
         attentions = []
-        for indices, real in split_windows(windows, chunk) if may_overwrite() else windows:
+        for indices, real in split_windows(windows) if may_overwrite() else windows:
             hidden_states, weights = self.block(F.embedding(indices, tokens), real, output_attentions)
             tokens = put_back(tokens, indices, hidden_states)
             attentions.append(weights)
@@ -361,15 +385,6 @@ class ByteFormerLayer(nn.Module):
 
     def drop(self, update: torch.Tensor) -> torch.Tensor:
         return drop_path(self.dropout(update), self.drop_path_rate, self.training)
-
-
-def split_windows(windows: Windows, count: int) -> Windows:
-    """The same windows in pieces of at most `count`."""
-    pieces = []
-    for indices, real in windows:
-        chunks = indices.split(count)
-        pieces += zip(chunks, [None] * len(chunks) if real is None else real.split(count))
-    return pieces
 
 
 class ByteFormerEmbeddings(nn.Module):
