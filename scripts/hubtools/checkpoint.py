@@ -194,10 +194,10 @@ def load_pickle(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand)[^\w]*([\w.]+)", str(error))
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted:
             raise UserError(
-                f"{path} asks for Python code ({wanted.group(1) or wanted.group(2)}) to be run, which is refused; "
+                f"{path} asks for Python code ({wanted.group(1)}) to be run, which is refused; "
                 "save the model's state_dict() alone and use that"
             ) from error
         raise UserError(f"{path} is not a PyTorch checkpoint") from error

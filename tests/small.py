@@ -1,0 +1,99 @@
+"""Small models, their checkpoints in every layout, and recipes for them: what the tests of the scripts are made of."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Dict, NamedTuple, Sequence
+
+import torch
+
+from hubtools.errors import run_script
+from hubtools.layouts import from_hub_layout, stack
+from hubtools.recipes import Recipe, load_recipe
+
+LLAVA_VIT_TOML = """
+package = "llavavit"
+architecture = "LlavaViTModel"
+checkpoint = "small.pth"
+
+[config]
+hidden_size = 64
+intermediate_size = 128
+num_hidden_layers = 2
+num_attention_heads = 2
+image_size = 32
+patch_size = 8
+
+[card]
+license = "apache-2.0"
+summary = "A small model."
+"""
+
+BYTEFORMER_TOML = """
+package = "byteformer"
+architecture = "ByteFormerForImageClassification"
+checkpoint = "small.pt"
+
+[config]
+hidden_size = 64
+intermediate_size = 128
+num_hidden_layers = 4
+num_attention_heads = 2
+conv_kernel_size = 4
+max_position_embeddings = 400
+window_sizes = [16]
+window_shifts = [0, 8, 0, 8]
+downsample = [true, false, true, false]
+num_labels = 10
+
+[processor]
+file_encoding = "JPEG"
+quality = 60
+
+[card]
+license = "apple-ascl"
+summary = "A small model."
+metrics = [{name = "accuracy", value = 62.43, dataset = "imagenet-1k", task = "image-classification"}]
+"""
+
+
+def write_recipe(folder: Path, text: str = LLAVA_VIT_TOML, name: str = "small-model") -> Path:
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def random_state(recipe: Recipe, seed: int = 0) -> Dict[str, torch.Tensor]:
+    """A Hub-layout state dict in which no tensor is constant, so that no mix-up can go unseen."""
+    torch.manual_seed(seed)
+    model = getattr(recipe.package.load(), recipe.architecture)(recipe.build_config())
+    return {name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in model.state_dict().items()}
+
+
+def in_layout(recipe: Recipe, state: Dict[str, torch.Tensor], layout: str) -> Dict[str, torch.Tensor]:
+    keys = from_hub_layout(recipe.package.name, layout, state)
+    return {key: stack([state[name] for name in names]).clone() for key, names in keys.items()}
+
+
+def save_checkpoint(path: Path, toml: str = LLAVA_VIT_TOML, layout: str = "hub") -> Path:
+    recipe = load_recipe(str(write_recipe(path.parent, toml)))
+    torch.save(in_layout(recipe, random_state(recipe), layout), path)
+    return path
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def call(main, *arguments: object) -> Result:
+    """Runs a script's `main` as its command line would, and catches what it prints and its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    argv: Sequence[str] = [str(argument) for argument in arguments]
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run_script(main, argv)
+        except SystemExit as end:
+            code = end.code
+    return Result(code, out.getvalue(), err.getvalue())
