@@ -7,7 +7,6 @@
     python scripts/assemble.py byteformer-imagenet-tiff --checkpoint ./my-model --to corenet --output imagenet_tiff.pt
 """
 
-import sys
 import time
 from pathlib import Path
 
@@ -77,67 +76,49 @@ def choose_recipe(arguments):
     raise UserError("name a recipe (see --list), or give a folder with a config.json as --checkpoint")
 
 
-def weights_of(arguments, recipe, config, checkpoint):
-    from hubtools.assembly import checkpoint_sources, random_sources
-
-    if checkpoint is None:
-        return f"random weights, seed {arguments.seed}", random_sources(recipe, config, arguments.seed, arguments.dtype)
-    layout, sources = checkpoint_sources(checkpoint, recipe, config, arguments.dtype)
-    return f"{checkpoint.path}, {layout} layout", sources
-
-
 def assemble(arguments, recipe) -> int:
-    from hubtools.assembly import write_hub_folder
+    from hubtools.assembly import build_folder
     from hubtools.packages import ROOT
-    from hubtools.progress import byte_bar
+    from hubtools.progress import byte_bar_named
     from hubtools.staging import check_output, staged
-    from hubtools.verification import verify_folder
+    from hubtools.verification import failures, verify_folder
 
     output = arguments.output or ROOT / "hub_repos" / recipe.name
-    check_output(output, arguments.overwrite, [path for path in (arguments.checkpoint,) if path])
-    config = recipe.build_config()
+    check_output(output, arguments.overwrite, inputs=[arguments.checkpoint] if arguments.checkpoint else [])
     started = time.perf_counter()
     with staged(output) as folder:
-        with opened(arguments.checkpoint) as checkpoint:
-            origin, sources = weights_of(arguments, recipe, config, checkpoint)
-            total = sum(source.bytes for source in sources.values())
-            with byte_bar(total, "writing") as progress:
-                write_hub_folder(folder, recipe, config, sources, arguments.max_shard_size, progress)
-            del sources
-        built = time.perf_counter()
-        checks = verify_folder(folder, checkpoint=arguments.checkpoint)
-        print_verdict(checks)
-        if any(check.status == "FAIL" for check in checks):
-            print(f"error: {output} was not made: the folder built does not pass verify", file=sys.stderr)
-            # Leaving the block by an exception keeps the output untouched.
-            raise SystemExit(1)
-    print(f"{output}: {total / 1e6:,.1f} MB from {origin}; written in {built - started:.1f} s, verified in {time.perf_counter() - built:.1f} s")
+        built = build_folder(
+            folder, recipe, arguments.checkpoint, arguments.seed, arguments.dtype, arguments.max_shard_size, byte_bar_named("writing")
+        )
+        written = time.perf_counter()
+        checks = verify_folder(folder, checkpoint=arguments.checkpoint, progress=lambda check: print(check.row()))
+        if failures(checks):
+            # Leaving by an exception is what keeps the output untouched.
+            raise VerificationFailed(f"the folder does not pass verify ({len(failures(checks))} FAIL); {output} was not made")
+    print(
+        f"{output}: {built.bytes / 1e6:,.1f} MB from {built.origin}; "
+        f"written in {written - started:.1f} s, verified in {time.perf_counter() - written:.1f} s"
+    )
     return 0
 
 
 def convert(arguments, recipe) -> int:
     from hubtools.assembly import write_foreign_checkpoint
-    from hubtools.layouts import LAYOUTS
     from hubtools.staging import check_output, staged
 
-    if arguments.to not in [layout.name for layout in LAYOUTS[recipe.package.name]]:
-        raise UserError(f"--to {arguments.to} is for byteformer; {recipe.name} is a {recipe.package.name} model")
-    if arguments.output.exists() and not arguments.overwrite:
-        check_output(arguments.output, False)
-    with staged(arguments.output) as file, opened(arguments.checkpoint) as checkpoint:
-        origin, sources = weights_of(arguments, recipe, recipe.build_config(), checkpoint)
-        write_foreign_checkpoint(file, recipe, sources, arguments.to)
+    if arguments.output.is_dir():
+        raise UserError(f"--to {arguments.to} writes a file; {arguments.output} is a folder")
+    check_output(arguments.output, arguments.overwrite, inputs=[arguments.checkpoint] if arguments.checkpoint else [])
+    with staged(arguments.output) as file:
+        origin = write_foreign_checkpoint(file, recipe, arguments.checkpoint, arguments.to, arguments.seed, arguments.dtype)
     print(f"{arguments.output}: {arguments.to} state dict from {origin}")
     return 0
 
 
-def opened(path):
-    """The checkpoint at `path`, or a context of None."""
-    import contextlib
+class VerificationFailed(UserError):
+    """The folder that was built is not good. Exit code 1, as verify.py's own."""
 
-    from hubtools.checkpoint import open_checkpoint
-
-    return contextlib.nullcontext() if path is None else open_checkpoint(path)
+    exit_code = 1
 
 
 if __name__ == "__main__":

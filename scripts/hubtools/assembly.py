@@ -1,26 +1,27 @@
 """Builds a Hub folder from a recipe and weights."""
 
+import contextlib
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 
 from .cards import example_usage, model_card
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, open_checkpoint
 from .errors import UserError, some
-from .layouts import from_hub_layout, stack, to_hub_layout
+from .layouts import LAYOUTS, from_hub_layout, stack, to_hub_layout
 from .packages import Package
+from .progress import Bar, Progress, no_bar
 from .recipes import Recipe, config_keys
-from .weights import TensorSource, write_json, write_weights
+from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LABEL_KEYS = ("id2label", "label2id", "problem_type")
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
-
-Progress = Optional[Callable[[int], None]]
 
 
 def parse_dtype(name: Optional[str]) -> Optional[torch.dtype]:
@@ -77,8 +78,58 @@ def random_sources(recipe: Recipe, config: Any, seed: int, dtype: Optional[torch
     }
 
 
+@dataclass(frozen=True)
+class Built:
+    """What was written: where the weights came from, and how many bytes they are."""
+
+    origin: str
+    bytes: int
+
+
+def build_folder(
+    folder: Path,
+    recipe: Recipe,
+    checkpoint: Optional[Path],
+    seed: int = 0,
+    dtype: Optional[torch.dtype] = None,
+    max_shard_size: int = parse_size(DEFAULT_SHARD_SIZE),
+    new_bar: Bar = no_bar,
+) -> Built:
+    """Builds a Hub folder at `folder`, which must not exist yet, from a checkpoint or (None) from fresh weights.
+
+    Args:
+        folder: where to write.
+        recipe: what to build.
+        checkpoint: what `open_checkpoint` takes, or None for random weights.
+        seed: of the random weights.
+        dtype: what to convert the weights to; None keeps the checkpoint's.
+        max_shard_size: bytes per weights file.
+        new_bar: makes the progress bar, from a number of bytes.
+
+    Raises:
+        UserError: the recipe or the checkpoint is not good. What was written until then is left to the caller (see `staged`).
+    """
+    config = recipe.build_config()
+    with weight_sources(recipe, config, checkpoint, seed, dtype) as (origin, sources):
+        total = sum(source.bytes for source in sources.values())
+        with new_bar(total) as progress:
+            write_hub_folder(folder, recipe, config, sources, max_shard_size, progress)
+    return Built(origin, total)
+
+
+@contextlib.contextmanager
+def weight_sources(recipe: Recipe, config: Any, checkpoint: Optional[Path], seed: int, dtype: Optional[torch.dtype]):
+    """Gives (origin, sources) while the checkpoint is open."""
+    if checkpoint is None:
+        yield f"random weights, seed {seed}", random_sources(recipe, config, seed, dtype)
+        return
+    with open_checkpoint(checkpoint) as opened:
+        layout, sources = checkpoint_sources(opened, recipe, config, dtype)
+        yield f"{checkpoint}, {layout} layout", sources
+
+
 def write_hub_folder(
-    folder: Path, recipe: Recipe, config: Any, sources: Mapping[str, TensorSource], max_shard_size: int, progress: Progress = None
+    folder: Path, recipe: Recipe, config: Any, sources: Mapping[str, TensorSource], max_shard_size: int, progress: Progress
 ) -> None:
     """Writes every file of a Hub folder into `folder`, which must not exist yet."""
     folder.mkdir(parents=True)
@@ -165,8 +216,12 @@ def clip_json(image_size: int, changes: Mapping[str, Any]) -> Dict[str, Any]:
     return content
 
 
-def write_foreign_checkpoint(path: Path, recipe: Recipe, sources: Mapping[str, TensorSource], layout: str) -> None:
-    """Writes the weights as a state dict in a foreign layout, as `torch.save` does."""
-    keys = from_hub_layout(recipe.package.name, layout, sources)
-    with path.open("wb") as file:
+def write_foreign_checkpoint(path: Path, recipe: Recipe, checkpoint: Optional[Path], layout: str, seed: int, dtype: Optional[torch.dtype]) -> str:
+    """Writes the weights as a state dict in a foreign layout, as `torch.save` does. Returns where they came from."""
+    if layout not in [known.name for known in LAYOUTS[recipe.package.name]]:
+        raise UserError(f"{recipe.name} is a {recipe.package.name} model, which has no {layout} layout")
+    with weight_sources(recipe, recipe.build_config(), checkpoint, seed, dtype) as (origin, sources), path.open("wb") as file:
+        keys = from_hub_layout(recipe.package.name, layout, sources)
+        # clone: a mapped tensor or a slice would drag its whole storage into the file
         torch.save({key: stack([sources[name].load() for name in names]).clone() for key, names in keys.items()}, file)
+        return origin

@@ -9,6 +9,8 @@ from typing import Callable, Iterable, Optional, Sequence
 class UserError(Exception):
     """Bad input. The message is the one line that the user reads: what was wrong, the value seen, what is accepted."""
 
+    exit_code = 2
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """argparse whose errors are UserErrors, and which knows `--debug`."""
@@ -36,7 +38,7 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
         if "--debug" in argv:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 2
+        code = getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

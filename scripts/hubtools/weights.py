@@ -9,12 +9,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 import torch
 
 from .checkpoint import SAFETENSORS_DTYPES
 from .errors import UserError, some
+from .progress import Progress
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -61,7 +62,7 @@ def plan_shards(sources: Mapping[str, TensorSource], max_shard_size: int) -> Lis
     return shards
 
 
-def write_weights(folder: Path, sources: Mapping[str, TensorSource], max_shard_size: int, progress: Optional[Callable[[int], None]] = None) -> None:
+def write_weights(folder: Path, sources: Mapping[str, TensorSource], max_shard_size: int, progress: Progress) -> None:
     """Writes `model.safetensors`, or shards with their index, into `folder`.
 
     Args:
@@ -86,7 +87,7 @@ def write_weights(folder: Path, sources: Mapping[str, TensorSource], max_shard_s
         write_json(folder / INDEX_NAME, {"metadata": {"total_size": sum(s.bytes for s in sources.values())}, "weight_map": weight_map})
 
 
-def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: List[str], progress) -> None:
+def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: List[str], progress: Progress) -> None:
     # Widest types first keeps every tensor aligned, as the library orders them.
     order = sorted(sources, key=lambda name: (-sources[name].dtype.itemsize, name))
     with path.open("wb") as file:
@@ -97,8 +98,7 @@ def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: Lis
                 non_finite.append(name)
             if not non_finite:  # an error is certain: go on only to name every tensor
                 file.write(raw_bytes(tensor))
-            if progress:
-                progress(sources[name].bytes)
+            progress(sources[name].bytes)
         file.flush()
         os.fsync(file.fileno())
 
