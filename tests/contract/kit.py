@@ -1,0 +1,123 @@
+"""What the contract tests are given: assembled Hub folders, recorded tensors and copies of the packages, all under $CONTRACT_KIT.
+
+Nothing here imports the repository: the suite runs wherever there is torch and any supported transformers.
+"""
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+KIT = Path(os.environ["CONTRACT_KIT"])
+TOLERANCE = 1e-5  # of the recorded output's largest magnitude
+ORIGINS = ("hub", "package")  # remote code through an Auto class, or the class imported from the package
+Case = Tuple[Dict[str, torch.Tensor], Dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One assembled Hub folder of the kit."""
+
+    name: str
+    package: str
+    architecture: str
+    auto_class: str
+    prefix: str  # of the backbone's keys in a model with a head
+    recorded: Optional[str] = None  # name of the recorded cases that hold for it
+
+    @property
+    def path(self) -> Path:
+        return KIT / "folders" / self.name
+
+    @property
+    def has_classifier(self) -> bool:
+        return self.auto_class != "AutoModel"
+
+    @property
+    def weights(self) -> Dict[str, torch.Tensor]:
+        return load_file(self.path / "model.safetensors")
+
+    @property
+    def cases(self) -> Dict[str, Case]:
+        """Recorded inputs and outputs by case: `image.in.pixel_values`, `image.out.last_hidden_state`, ..."""
+        cases: Dict[str, Case] = {}
+        for key, tensor in load_file(KIT / "recorded" / f"{self.recorded}.cases.safetensors").items():
+            case, side, name = key.split(".", 2)
+            cases.setdefault(case, ({}, {}))[0 if side == "in" else 1][name] = tensor
+        return cases
+
+    @property
+    def inputs(self) -> Dict[str, torch.Tensor]:
+        """The first recorded case's inputs."""
+        return next(iter(sorted(self.cases.items())))[1][0]
+
+
+FOLDERS: List[Folder] = [Folder(**entry) for entry in json.loads((KIT / "kit.json").read_text(encoding="utf-8"))["folders"]]
+RECORDED = [folder for folder in FOLDERS if folder.recorded]
+CLASSIFIERS = [folder for folder in FOLDERS if folder.has_classifier]
+PAIR = [next(f for f in FOLDERS if f.package == package and f.has_classifier) for package in ("llavavit", "byteformer")]
+
+
+def folder(name: str) -> Folder:
+    return next(entry for entry in FOLDERS if entry.name == name)
+
+
+def package_class(package: str, name: str) -> type:
+    """A class imported from the package as a plain module, the way a project that vendors it does."""
+    packages = str(KIT / "packages")
+    if packages not in sys.path:
+        sys.path.insert(0, packages)
+    return getattr(importlib.import_module(package), name)
+
+
+def load(source, origin: str = "hub", auto_class: Optional[str] = None, path: Optional[Path] = None, **kwargs):
+    """Loads a folder in evaluation mode.
+
+    Args:
+        source: the `Folder` that says which class belongs to it.
+        origin: "hub" for remote code through the Auto class, "package" for the imported class.
+        auto_class: an Auto class other than the folder's own ("hub" only).
+        path: where to load from instead of `source.path`, such as a saved copy.
+        kwargs: for `from_pretrained`.
+    """
+    path = str(path or source.path)
+    if origin == "package":
+        loaded = package_class(source.package, source.architecture).from_pretrained(path, **kwargs)
+    else:
+        loaded = getattr(transformers, auto_class or source.auto_class).from_pretrained(path, trust_remote_code=True, **kwargs)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    model.eval()
+    return loaded
+
+
+@torch.no_grad()
+def run(model, inputs: Dict[str, torch.Tensor], **kwargs):
+    return model(**inputs, **kwargs)
+
+
+def main_output(output) -> torch.Tensor:
+    """The tensor a user reads first: logits where there are any."""
+    logits = getattr(output, "logits", None)
+    return output.last_hidden_state if logits is None else logits
+
+
+def error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference as a share of the expected tensor's largest magnitude; shapes must agree. NaN counts as infinite."""
+    if actual.shape != expected.shape:
+        raise AssertionError(f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
+    difference = (actual.double() - expected.double()).abs().max().item() / expected.double().abs().max().item()
+    return difference if difference == difference else float("inf")
+
+
+def assert_same_weights(actual: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]) -> None:
+    """Same names, same types, same bits."""
+    assert sorted(actual) == sorted(expected)
+    differing = [key for key in expected if actual[key].dtype != expected[key].dtype or not torch.equal(actual[key], expected[key])]
+    assert not differing, f"changed while loading: {differing}"

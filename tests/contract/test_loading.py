@@ -1,0 +1,101 @@
+"""A folder loads through every Auto class it names, with the file's own weights, every time the same."""
+
+import sys
+
+import pytest
+import torch
+import transformers
+from kit import FOLDERS, KIT, ORIGINS, RECORDED, assert_same_weights, folder, load, main_output, package_class, run
+
+EVERY = pytest.mark.parametrize("source", FOLDERS, ids=lambda f: f.name)
+BOTH = pytest.mark.parametrize("origin", ORIGINS)
+AUTO_CLASSES = [
+    ("llava_vit_base", "AutoModel", "LlavaViTModel"),
+    ("llava_vit_image", "AutoModel", "LlavaViTModel"),
+    ("llava_vit_image", "AutoModelForImageClassification", "LlavaViTForImageClassification"),
+    ("llava_vit_video", "AutoModelForVideoClassification", "LlavaViTForVideoClassification"),
+    ("byteformer_k4_w16", "AutoModel", "ByteFormerModel"),
+    ("byteformer_k4_w16", "AutoModelForImageClassification", "ByteFormerForImageClassification"),
+    ("byteformer_k32_sinusoidal", "AutoModelForAudioClassification", "ByteFormerForAudioClassification"),
+]
+
+
+def test_only_the_installed_release_and_the_kit_are_importable():
+    foreign = [name for name in ("llavavit", "byteformer") if name in sys.modules and not sys.modules[name].__file__.startswith(str(KIT))]
+    assert not foreign
+
+
+@EVERY
+def test_auto_config(source):
+    config = transformers.AutoConfig.from_pretrained(str(source.path), trust_remote_code=True)
+    expected = {"llavavit": ("LlavaViTConfig", "llava_vit"), "byteformer": ("ByteFormerConfig", "byteformer")}[source.package]
+    assert (type(config).__name__, config.model_type) == expected
+    assert config.architectures == [source.architecture]
+
+
+@pytest.mark.parametrize("name, auto_class, expected", AUTO_CLASSES)
+def test_auto_class(name, auto_class, expected, not_applicable):
+    if not hasattr(transformers, auto_class):
+        not_applicable(f"no {auto_class} in this release")
+    assert type(load(folder(name), auto_class=auto_class)).__name__ == expected
+
+
+@EVERY
+@BOTH
+def test_weights_are_the_files(source, origin):
+    model, report = load(source, origin, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+    assert_same_weights(model.state_dict(), source.weights)
+
+
+@pytest.mark.parametrize("source", [f for f in FOLDERS if f.has_classifier], ids=lambda f: f.name)
+def test_backbone_weights_from_a_folder_with_a_head(source):
+    start = source.prefix + "."
+    expected = {key[len(start) :]: tensor for key, tensor in source.weights.items() if key.startswith(start)}
+    assert_same_weights(load(source, auto_class="AutoModel").state_dict(), expected)
+
+
+@pytest.mark.parametrize("source", RECORDED, ids=lambda f: f.name)
+@BOTH
+def test_two_loads_agree(source, origin):
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = load(source, origin)
+        assert not any(t.is_meta for t in [*model.parameters(), *model.buffers()])
+        results.append((model.state_dict(), main_output(run(model, source.inputs))))
+    assert_same_weights(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("name", ["llava_vit_image", "byteformer_k4_w16", "byteformer_k32_sinusoidal"])
+def test_device_map_auto(name):
+    """`device_map` builds the model on the meta device on every release, the default only on 5.x."""
+    source = folder(name)
+    model = load(source, device_map="auto")
+    assert_same_weights({key: tensor.cpu() for key, tensor in model.state_dict().items()}, source.weights)
+    assert torch.allclose(main_output(run(model, source.inputs)).cpu(), main_output(run(load(source), source.inputs)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llava_vit_image", "byteformer_k4_w16"])
+@BOTH
+def test_bfloat16_load(name, origin):
+    source = folder(name)
+    model = load(source, origin, torch_dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert_same_weights(model.state_dict(), {key: tensor.to(torch.bfloat16) for key, tensor in source.weights.items()})
+    inputs = {key: value.to(torch.bfloat16) if value.is_floating_point() else value for key, value in source.inputs.items()}
+    output = main_output(run(model, inputs))
+    exact = main_output(run(load(source), source.inputs))
+    assert output.dtype == torch.bfloat16
+    # bfloat16 keeps 8 bits: a few percent after several layers, where garbage is off by more than the output itself.
+    assert (output.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize("package, config", [("llavavit", "LlavaViTConfig"), ("byteformer", "ByteFormerConfig")])
+def test_package_and_remote_configurations_agree(package, config):
+    for source in (f for f in FOLDERS if f.package == package):
+        remote = transformers.AutoConfig.from_pretrained(str(source.path), trust_remote_code=True).to_dict()
+        imported = package_class(package, config).from_pretrained(str(source.path)).to_dict()
+        remote.pop("_name_or_path", None), imported.pop("_name_or_path", None)  # where it came from, noted by one way only
+        assert imported == remote
