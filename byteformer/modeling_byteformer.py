@@ -357,7 +357,7 @@ class ByteFormerLayer(nn.Module):
         self.downsample = ByteFormerTokenMerging(config) if config.downsample[index] else None
 
     def forward(self, tokens: torch.Tensor, rows: Rows, output_attentions: bool = False) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Overwrites `tokens` where autograd is off.
+        """Overwrites `tokens` where autograd is off, except in training.
 
         Args:
             tokens: (T + 1, D), the rows one after the other and a zero row.
@@ -366,6 +366,8 @@ class ByteFormerLayer(nn.Module):
         Returns:
             Tokens after the layer, and the attention probabilities (windows, A, W, W) if asked for.
         """
+        if self.training and may_overwrite():
+            tokens = tokens.clone()  # reentrant checkpointing runs without autograd and comes back to what it passed in
         fixed = is_tracing() or output_attentions
         windows = attention_windows(rows, self.window, self.shift, fixed, tokens.device)
         attentions = []
