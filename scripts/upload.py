@@ -64,9 +64,13 @@ def verify(folder: Path) -> None:
 
 def model_class(folder: Path) -> str:
     """The Auto class of the folder's architecture, for the line of code at the end."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        auto_map = config.get("auto_map", {}).items()
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{folder / 'config.json'} is not a model's configuration: {error}") from error
     architecture = (config.get("architectures") or [""])[0]
-    auto_classes = [auto for auto, where in config.get("auto_map", {}).items() if where.split(".")[-1] == architecture]
+    auto_classes = [auto for auto, where in auto_map if str(where).split(".")[-1] == architecture]
     return auto_classes[0] if auto_classes else "AutoModel"
 
 
@@ -107,6 +111,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         raise UserError(f"--retries {args.retries}; accepted: 0 or more")
     if token is None and not args.dry_run:
         raise UserError("no access token; pass --token, set HF_TOKEN or run `hf auth login`")
+    auto_class = model_class(folder)
     files = local_files(folder)
     if skipped := skipped_paths(folder):
         note(f"not uploaded, being hidden: {', '.join(skipped)}")
@@ -114,7 +119,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if args.dry_run:
         show_plan(folder, files, args, endpoint)
         return 0
-    auto_class = model_class(folder)
     title = args.message or f"Upload {auto_class.replace('Auto', '', 1)} with trust_remote_code"
     target = Target(args.repo_id, args.private, args.create_pr, args.revision, args.overwrite_readme, args.delete_stale, title)
     outcome = upload(folder, files, target, token, args.retries, note)

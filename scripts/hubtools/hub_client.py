@@ -71,11 +71,11 @@ def client_errors() -> Tuple[type, ...]:
 
 
 def causes(error: BaseException) -> List[BaseException]:
-    """The error, then what it was raised from, down to the first."""
+    """The error, then what it was raised from, down to the first. What merely was being handled (__context__) is no cause."""
     chain: List[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__
     return chain
 
 

@@ -36,7 +36,7 @@ class HidingStream:
 
 def hide(secret: str) -> None:
     """From now on, neither stdout nor stderr shows `secret`."""
-    if secret not in _hidden:
+    if secret and secret not in _hidden:
         _hidden.append(secret)
     for name in ("stdout", "stderr"):
         if not isinstance(getattr(sys, name), HidingStream):
