@@ -1,0 +1,189 @@
+"""Checks that need no model: which files a folder holds, what its JSON says, and whether its code is the package's."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Set, Tuple
+
+from ..errors import UserError, some
+from ..packages import PACKAGES, Package
+from .check import CheckFailed, fail_if
+from .weight_files import DTYPES, Tensor
+
+CONFIG_NAME = "config.json"
+PROCESSOR_NAME = "preprocessor_config.json"
+EXAMPLE_NAME = "example_usage.py"
+IGNORED_FOLDERS = (".git", ".cache")  # kept by git and by hub downloads; neither is uploaded
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".msgpack", ".mar", ".nemo")
+EXECUTABLE = (".py", ".pyc", ".pyo", ".pyd", ".pyw", ".ipynb", ".sh", ".bash", ".zsh", ".bat", ".cmd", ".ps1", ".so", ".dylib",
+              ".dll", ".exe", ".com", ".jar", ".js", ".wasm", ".whl", ".egg", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # fmt: skip
+MAGIC = (  # what a file is, whatever it is called
+    (re.compile(rb"\x80[\x02-\x05]"), "a pickle"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive or a PyTorch checkpoint"),
+    (re.compile(rb"#!"), "a script"),
+    (re.compile(rb"\x7fELF|MZ|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe"), "a program"),
+)
+ATTENTION_KEY = re.compile(r"_?attn_implementation\w*|_?attention_implementation|_?attn_\w*_internal|_?use_(flash_attention|sdpa|flex_attention)\w*|_flash_attn\w*")
+
+
+def read_config(folder: Path) -> dict:
+    """config.json as a dictionary.
+
+    Raises:
+        UserError: not a model's folder at all.
+        CheckFailed: a file that is not a JSON object.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{folder} is not a model's folder: it has no {CONFIG_NAME}")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckFailed(f"{path.name} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckFailed(f"{path.name} holds a {type(content).__name__}, not a JSON object")
+    return content
+
+
+def package_of(config: dict) -> Package:
+    """The package whose models the configuration describes."""
+    for package in PACKAGES.values():
+        if package.model_type == config.get("model_type"):
+            return package
+    known = ", ".join(package.model_type for package in PACKAGES.values())
+    raise CheckFailed(f"{CONFIG_NAME} has model_type {config.get('model_type')!r}; known: {known}")
+
+
+def architecture_of(config: dict, package: Package) -> str:
+    """The class that the weights belong to."""
+    named = config.get("architectures")
+    if isinstance(named, list) and len(named) == 1 and named[0] in package.models.values():
+        return named[0]
+    raise CheckFailed(f"{CONFIG_NAME} has architectures {named!r}; accepted: a list of one of {', '.join(package.models.values())}")
+
+
+def check_files(folder: Path, package: Optional[Package]) -> str:
+    """Nothing that runs or unpickles beside the package's code files, and everything needed is there."""
+    known = set(code_files(package)) if package else set()
+    problems, count = [], 0
+    for path in walk(folder):
+        count += 1
+        problem = _problem_of(path, path.relative_to(folder).as_posix(), known)
+        if problem:
+            problems.append(problem)
+    if not (folder / PROCESSOR_NAME).is_file():
+        problems.append(f"{PROCESSOR_NAME} is missing, so no processor can be loaded")
+    return fail_if(problems, f"{count} files, weights as safetensors, no code beside the package's")
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file of a folder that would be uploaded."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in IGNORED_FOLDERS)
+        for name in sorted(files):
+            yield Path(parent) / name
+
+
+def _problem_of(path: Path, name: str, known: set) -> Optional[str]:
+    suffix = path.suffix.lower()
+    if name in known or name == EXAMPLE_NAME:
+        return None
+    if suffix in EXECUTABLE:
+        return f"{name} is code or an archive that the package does not have"
+    if suffix in PICKLED:
+        return f"{name} may be pickled; weights are accepted as safetensors only"
+    if not path.is_file():
+        return f"{name} is not a readable file"
+    with path.open("rb") as file:
+        start = file.read(4)
+    what = next((what for pattern, what in MAGIC if pattern.match(start)), None)
+    return f"{name} is {what} by its content" if what else None
+
+
+def code_files(package: Package) -> Dict[str, Path]:
+    """The code files that a folder of this package may hold, and the package's own copy of each."""
+    modules = [package.configuration, package.modeling, *(module for module, _ in package.processors.values())]
+    return {f"{module}.py": package.folder / f"{module}.py" for module in modules}
+
+
+def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str, Tensor]) -> str:
+    """config.json and preprocessor_config.json say what every release of transformers needs, and nothing that harms."""
+    problems = [f"{CONFIG_NAME} holds the attention setting {key}, which would be obeyed everywhere" for key in attention_keys(config)]
+    problems += _dtype_problems(config, tensors)
+    problems += _auto_map_problems(CONFIG_NAME, config.get("auto_map"), package.auto_map(), package)
+    if (folder / PROCESSOR_NAME).is_file():
+        processor = _read_json(folder / PROCESSOR_NAME)
+        if "auto_map" in processor:
+            problems += _auto_map_problems(PROCESSOR_NAME, processor["auto_map"], {}, package)
+    architecture = architecture_of(config, package)
+    return fail_if(problems, f"{architecture}, {config.get('torch_dtype')}, auto_map names {', '.join(config.get('auto_map') or ())}")
+
+
+def attention_keys(value: object, path: str = "") -> List[str]:
+    """The keys, at any depth, that would choose an attention implementation for whoever loads the model."""
+    if not isinstance(value, dict):
+        return []
+    found = [path + key for key in value if ATTENTION_KEY.fullmatch(key)]
+    for key, inner in value.items():
+        found += attention_keys(inner, f"{path}{key}.")
+    return found
+
+
+def _dtype_problems(config: dict, tensors: Dict[str, Tensor]) -> List[str]:
+    names = {dtype for _, dtype in DTYPES.values() if "float" in dtype}
+    stated = config.get("torch_dtype")
+    if stated is None:
+        hint = "; dtype alone is ignored before transformers 4.56" if "dtype" in config else ""
+        return [f"{CONFIG_NAME} has no torch_dtype{hint}"]
+    if stated not in names:
+        return [f"{CONFIG_NAME} has torch_dtype {stated!r}; accepted: {', '.join(sorted(names))}"]
+    stored = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype in names})
+    if stored and stated not in stored:
+        return [f"{CONFIG_NAME} has torch_dtype {stated}, the weights are {' and '.join(stored)}"]
+    return []
+
+
+def _auto_map_problems(file: str, auto_map: object, required: Dict[str, str], package: Package) -> List[str]:
+    if not isinstance(auto_map, dict) or not auto_map:
+        return [f"{file} has no auto_map, so no Auto class finds the code"]
+    known = {**package.auto_map(), **{auto: f"{module}.{cls}" for auto, (module, cls) in package.processors.items()}}
+    problems = [f"the auto_map of {file} lacks {auto}" for auto in required if auto not in auto_map]
+    for auto, target in auto_map.items():
+        if auto not in known:
+            problems.append(f"the auto_map of {file} has {auto}; known: {', '.join(known)}")
+        elif target != known[auto]:
+            problems.append(f"the auto_map of {file} points {auto} to {target!r}, not to {known[auto]}")
+    return problems
+
+
+def code_in_use(config: dict, package: Package) -> Set[str]:
+    """The code files that the folder's auto_map leads to."""
+    modules = [module for auto, (module, _) in package.processors.items() if auto in (config.get("auto_map") or {})]
+    return {f"{module}.py" for module in [package.configuration, package.modeling, *modules]}
+
+
+def check_code(folder: Path, config: dict, package: Package) -> str:
+    """The folder's code is byte for byte the package's."""
+    own = code_files(package)
+    needed = code_in_use(config, package)
+    present = {name for name in own if (folder / name).is_file()}
+    problems = [f"{name} is missing" for name in sorted(needed - present)]
+    for name in sorted(present):
+        problem = _difference(folder / name, own[name])
+        if problem:
+            problems.append(problem)
+    return fail_if(problems, f"{', '.join(sorted(present))}: byte for byte the package's")
+
+
+def _difference(path: Path, original: Path) -> Optional[str]:
+    theirs, ours = path.read_bytes(), original.read_bytes()
+    if theirs == ours:
+        return None
+    pairs: Iterator[Tuple[int, Tuple[bytes, bytes]]] = enumerate(zip(theirs.split(b"\n"), ours.split(b"\n")), 1)
+    line = next((number for number, (a, b) in pairs if a != b), min(theirs.count(b"\n"), ours.count(b"\n")) + 1)
+    return f"{path.name} differs from the package's, first in line {line}"

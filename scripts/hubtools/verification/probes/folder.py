@@ -1,0 +1,289 @@
+"""Loads a folder as a stranger would: through the Auto classes, in a process that sees neither this repository nor a cache.
+
+Two modes. "inspect" loads, compares the weights, saves and computes; "reload" loads what was saved and compares.
+"""
+
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+from functools import partial
+from typing import Callable, Dict, List, Mapping
+
+import torch
+
+from .byteformer import ByteFormerForwards
+from .forwards import expect, expect_equal
+from .llava_vit import LlavaViTForwards
+from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
+from .tensors import Differences, read_tensor
+
+FORWARDS = {"llava_vit": LlavaViTForwards, "byteformer": ByteFormerForwards}
+SHARD_SIZE = "100MB"  # save_pretrained holds a shard's bytes in memory
+DECODED = ("JPEG", "PNG", "TIFF", "fCHW", "fHWC", "WAV")  # encodings that the byte processors make from pixels or samples
+BIG = 10**9  # bytes
+
+
+class Hidden:
+    """Import hook that hides modules: with an editable install, this repository's packages are importable everywhere."""
+
+    def __init__(self, names: List[str]):
+        self.names = names
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r} (hidden while a folder is verified)", name=name)
+        return None
+
+
+class Probe:
+    """The checks of one process, and what they hand on to one another.
+
+    Args:
+        job: "folder", "package" (model_type, config_class, base_prefix), "auto_class" and "architecture" of the weights,
+            "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use).
+    """
+
+    def __init__(self, job: Mapping, reporter: Reporter):
+        self.job = job
+        self.reporter = reporter
+        self.folder: str = job["folder"]
+        self.entries: Dict[str, Mapping] = {entry["name"]: entry for entry in job["tensors"]}
+        self.model = None
+        self.processor = None
+        self._forwards = None
+
+    def steps(self) -> Dict[str, Callable[[], str]]:
+        """The checks that the job names."""
+        steps = {
+            "weights: finite": self.finite,
+            "load: configuration": self.load_configuration,
+            "load: processor": self.load_processor,
+            "load: base model": self.load_base_model,
+            "load: model": self.load_model,
+            "weights: loaded": self.compare_loaded,
+            "round trip: save": self.save,
+            "round trip: reload": self.reload,
+        }
+        for name in self.job["checks"]:
+            group, subject = name.split(": ")
+            if group == "forward":
+                steps[name] = partial(self.forward, subject)
+        return steps
+
+    # -- weights
+
+    def finite(self) -> str:
+        broken = []
+        for name, entry in self.entries.items():
+            tensor = read_tensor(self.folder, entry)
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                broken.append(f"{name} has {int((~torch.isfinite(tensor)).sum())} values that are NaN or infinite")
+        if broken:
+            raise CheckFailed("\n".join([f"{len(broken)} of {len(self.entries)} tensors: {broken[0]}", *broken]))
+        count = sum(entry["nbytes"] // getattr(torch, entry["dtype"]).itemsize for entry in self.entries.values())
+        return f"{count:,} values in {len(self.entries)} tensors"
+
+    def compare_loaded(self) -> str:
+        self.need_model()
+        return self.compare_with_file(self.model, "")
+
+    def compare_with_file(self, model: torch.nn.Module, prefix: str) -> str:
+        """Every weight of a model is in the file, and is the file's bit for bit; `prefix` is what the file puts before names."""
+        loaded = model.state_dict()
+        stored = {name[len(prefix) :]: entry for name, entry in self.entries.items() if name.startswith(prefix)}
+        problems = [f"{name} is not in the file, so it was initialised at random" for name in loaded if name not in stored]
+        problems += [f"{name} is in the file, the model has no place for it" for name in stored if name not in loaded]
+        if problems:
+            raise CheckFailed("\n".join([f"{len(problems)} of {len(stored)} tensors: {problems[0]}", *problems]))
+        differences = Differences()
+        for name, tensor in loaded.items():
+            differences.add(name, tensor, read_tensor(self.folder, stored[name]))
+        if differences.problems:
+            raise CheckFailed(differences.describe(len(loaded), "differ from the file's after loading"))
+        return f"all {len(loaded)} tensors of {type(model).__name__} are there, bit for bit the file's"
+
+    # -- loading
+
+    def load_configuration(self) -> str:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.folder, trust_remote_code=True)
+        expect(type(config).__name__, self.job["config_class"], "configuration class")
+        self.check_origin(type(config))
+        described = config.to_dict()
+        described["num_labels"] = config.num_labels
+        self.reporter.send("value", name="config", value=json.loads(json.dumps(described, default=str)))
+        versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in ("transformers", "torch"))
+        return f"{type(config).__name__} from the folder's own code, on {versions}"
+
+    def check_origin(self, loaded: type) -> None:
+        if not loaded.__module__.startswith("transformers_modules."):
+            raise CheckFailed(f"{loaded.__name__} came from {loaded.__module__}, not from the folder's code")
+
+    def load_processor(self) -> str:
+        self.processor = self.processor_from(self.folder)
+        tried = self.try_byte_processor if self.job["model_type"] == "byteformer" else self.try_image_processor
+        return f"{type(self.processor).__name__}: {tried(self.processor)}"
+
+    def processor_from(self, folder: str):
+        import transformers
+
+        stated = json.loads(_read(folder, "preprocessor_config.json"))
+        if "feature_extractor_type" in stated:
+            return transformers.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+        if stated.get("image_processor_type", "").startswith("CLIPImageProcessor") and not importlib.util.find_spec("torchvision"):
+            # Some 5.x releases offer AutoImageProcessor only beside torchvision.
+            return transformers.CLIPImageProcessor.from_pretrained(folder)
+        return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+
+    def try_image_processor(self, processor) -> str:
+        pixels = processor(images=_picture(), return_tensors="pt")["pixel_values"]
+        patch = self.model_config()["patch_size"]
+        if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
+            raise CheckFailed(f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}")
+        if not torch.isfinite(pixels).all():
+            raise CheckFailed("it makes pixel_values with NaN or infinity")
+        return f"a picture becomes pixel_values of shape {tuple(pixels.shape)}"
+
+    def try_byte_processor(self, processor) -> str:
+        if processor.file_encoding not in DECODED:  # files go in as they are
+            made, source = processor(bytes(range(256)) * 4, return_tensors="pt"), "a file becomes"
+        elif hasattr(processor, "sampling_rate"):
+            wave = torch.sin(torch.arange(processor.sampling_rate) / 50).numpy()
+            made, source = processor(wave, sampling_rate=processor.sampling_rate, return_tensors="pt"), "a second of sound becomes"
+        else:
+            made, source = processor(images=_picture(), return_tensors="pt"), "a picture becomes"
+        ids, vocabulary = made["input_ids"], self.model_config()["vocab_size"]
+        if ids.dim() != 2 or ids.is_floating_point() or int(ids.min()) < -1 or int(ids.max()) >= vocabulary:
+            raise CheckFailed(f"it makes input_ids of shape {tuple(ids.shape)} and type {ids.dtype}, not (B, S) integers from -1 to {vocabulary - 1}")
+        return f"{source} {ids.shape[1]} input_ids"
+
+    def model_config(self) -> dict:
+        return json.loads(_read(self.folder, "config.json"))
+
+    def load_base_model(self) -> str:
+        """AutoModel on a folder whose weights belong to a model with a head: everything but the head must arrive."""
+        base = self.from_folder("AutoModel", self.folder)
+        return self.compare_with_file(base, self.job["base_prefix"])
+
+    def load_model(self) -> str:
+        gc.collect()
+        self.model = self.from_folder(self.job["auto_class"], self.folder)
+        expect(type(self.model).__name__, self.job["architecture"], "model class")
+        attention = self.model.config._attn_implementation
+        return f"{self.job['auto_class']} gives {type(self.model).__name__} in {str(self.model.dtype)[6:]}, attention {attention}"
+
+    def from_folder(self, auto_class: str, folder: str) -> torch.nn.Module:
+        import transformers
+
+        model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True, **self.load_arguments())
+        self.check_origin(type(model))
+        return model.eval()
+
+    def load_arguments(self) -> dict:
+        import transformers
+
+        release = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+        arguments = {"dtype" if release >= (4, 56) else "torch_dtype": "auto"}
+        size = sum(entry["nbytes"] for entry in self.entries.values())
+        if release < (5, 0) and size > BIG and importlib.util.find_spec("accelerate"):
+            arguments["low_cpu_mem_usage"] = True  # without it, 4.x holds a big model twice
+        return arguments
+
+    def need_model(self) -> None:
+        if self.model is None:
+            raise CheckSkipped("not run: the model was not loaded")
+
+    # -- forward
+
+    def forward(self, subject: str) -> str:
+        return self.forwards().check(subject)
+
+    def forwards(self):
+        """The forward checks, in float32: in fewer bits, rounding would hide what they look for."""
+        self.need_model()
+        if self._forwards is None:
+            self._forwards = FORWARDS[self.job["model_type"]](self.model.float())
+        return self._forwards
+
+    def write_exchange(self) -> None:
+        if self._forwards and self._forwards.recorded:
+            torch.save(self._forwards.recorded, self.job["exchange"])
+
+    # -- round trip
+
+    def save(self) -> str:
+        self.need_model()
+        if self.job["no_room"]:
+            raise CheckSkipped(self.job["no_room"])
+        saved = self.job["saved"]
+        self.model.save_pretrained(saved, max_shard_size=SHARD_SIZE)
+        if self.processor is not None:
+            self.processor.save_pretrained(saved)
+        names = sorted(os.listdir(saved))
+        problems = [f"{name} was not saved" for name in self.job["code"] if name not in names]
+        problems += [f"{name} was saved with other bytes" for name in self.job["code"] if name in names and _read(saved, name) != _read(self.folder, name)]
+        problems += [f"{name} was saved" for name in names if name.endswith((".bin", ".pt", ".pth"))]
+        kept = json.loads(_read(saved, "config.json")).get("auto_map", {})
+        original = self.model_config()["auto_map"]
+        wanted = ["AutoConfig", "AutoModel", self.job["auto_class"]]
+        problems += [f"the saved auto_map has {kept.get(auto)!r} for {auto}" for auto in dict.fromkeys(wanted) if kept.get(auto) != original[auto]]
+        if problems:
+            raise CheckFailed("\n".join([problems[0], *problems]))
+        shards = sum(name.endswith(".safetensors") for name in names)
+        return f"code, auto_map and weights kept ({shards} weight file{'s' * (shards > 1)})\nsaved: {', '.join(names)}"
+
+    def reload(self) -> str:
+        self.model = self.from_folder(self.job["auto_class"], self.job["saved"])
+        same = self.compare_with_file(self.model, "")
+        if os.path.exists(os.path.join(self.job["saved"], "preprocessor_config.json")):
+            expect(_settings(self.processor_from(self.job["saved"])), _settings(self.processor_from(self.folder)), "processor after reloading")
+        recorded = torch.load(self.job["exchange"], weights_only=True) if os.path.exists(self.job["exchange"]) else {}
+        worst = 0.0
+        for case in cases_of(recorded):
+            inputs, expected = case_of(recorded, case)
+            worst = max(worst, expect_equal(self.forwards().run(**inputs), expected, f"{case}, before saving and after reloading"))
+        return f"{same}; outputs as before saving within {worst:.1e} on {', '.join(cases_of(recorded)) or 'nothing'}"
+
+
+def cases_of(recorded: Mapping[str, torch.Tensor]) -> List[str]:
+    return list(dict.fromkeys(name.split("/")[0] for name in recorded))
+
+
+def case_of(recorded: Mapping[str, torch.Tensor], case: str):
+    """Inputs and outputs of a case of `Forwards.recorded`."""
+    return tuple(
+        {name.split("/")[2]: tensor for name, tensor in recorded.items() if name.startswith(f"{case}/{side}/")} for side in ("in", "out")
+    )
+
+
+def _read(folder: str, name: str) -> bytes:
+    with open(os.path.join(folder, name), "rb") as file:
+        return file.read()
+
+
+def _settings(processor) -> dict:
+    return {key: value for key, value in processor.to_dict().items() if not key.startswith("_") and key != "auto_map"}
+
+
+def _picture():
+    from PIL import Image
+
+    return Image.frombytes("RGB", (60, 45), bytes(range(256)) * 31 + bytes(164))
+
+
+def main() -> None:
+    """Runs the job named on the command line."""
+    job = read_job()
+    sys.path = [path for path in sys.path if os.path.realpath(path) not in job["hidden_paths"]]
+    sys.meta_path.insert(0, Hidden(job["hidden_modules"]))
+    torch.manual_seed(0)
+    reporter = Reporter()
+    probe = Probe(job, reporter)
+    reporter.run(job["checks"], probe.steps())
+    if job["mode"] == "inspect":
+        probe.write_exchange()
+    reporter.send("done")

@@ -1,0 +1,226 @@
+"""Which checks a folder gets, in which order and in which process."""
+
+import ast
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
+
+from ..errors import UserError
+from ..packages import Package
+from .check import Check, CheckFailed, CheckList, Progress
+from .child import run_beside, run_isolated
+from .files import architecture_of, check_code, check_config, check_files, code_in_use, package_of, read_config
+from .weight_files import DamagedFile, Tensor, read_tensors
+
+FORWARD_SUBJECTS = {
+    "llavavit": ("image", "video", "sparse", "batch", "attention"),
+    "byteformer": ("bytes", "padded batch", "attention"),
+}
+REFERENCE_CHECKS = ["reference: configuration", "reference: structure", "reference: forward"]
+BASE_PREFIX = {"llavavit": "llava_vit.", "byteformer": "byteformer."}
+# Entries of config.json that say nothing about what a model computes, so that a reference need not know them.
+GENERIC_KEYS = ("architectures", "auto_map", "torch_dtype", "dtype", "model_type", "transformers_version", "id2label", "label2id", "problem_type")
+
+
+def verify_folder(
+    folder,
+    checkpoint=None,
+    reference: Optional[str] = None,
+    progress: Progress = None,
+    run_foreign_code: bool = True,
+) -> List[Check]:
+    """Runs every check on a Hub folder.
+
+    Args:
+        folder: the folder, as `assemble.py` or `save_pretrained` wrote it.
+        checkpoint: what the folder was made from; its weights are compared with the folder's.
+        reference: "FILE.py:NAME", the user's own original: `NAME(config: dict) -> torch.nn.Module`.
+        progress: called with each check as soon as it is known.
+        run_foreign_code: whether to load a folder whose code is not the package's. Not for what was just downloaded.
+
+    Returns:
+        The checks in order; the folder is good when `failures()` finds none among them.
+
+    Raises:
+        UserError: no such folder, or not a model's; an unusable checkpoint or reference file.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    if checkpoint is not None and not Path(checkpoint).exists():
+        raise UserError(f"checkpoint {checkpoint} does not exist")
+    verification = _Verification(folder, checkpoint, split_reference(reference), CheckList(progress))
+    verification.run(run_foreign_code)
+    return verification.checks.checks
+
+
+def split_reference(reference: Optional[str]) -> Optional[Tuple[str, str]]:
+    """("FILE.py", "NAME") of "FILE.py:NAME", after a look into the file that runs none of it."""
+    if reference is None:
+        return None
+    path, colon, name = reference.rpartition(":")
+    if not colon or not path.endswith(".py") or not name.isidentifier():
+        raise UserError(f"reference {reference!r} is not understood; accepted: FILE.py:NAME")
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"reference file {path} does not exist")
+    try:
+        tree = ast.parse(file.read_bytes(), filename=path)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"reference file {path} is not Python: {error}") from error
+    names = _top_level_names(tree)
+    if name not in names and "*" not in names:
+        raise UserError(f"reference file {path} has no {name!r}; it has: {', '.join(sorted(names)) or 'no names'}")
+    return str(file.resolve()), name
+
+
+def _top_level_names(tree: ast.Module) -> set:
+    """The names a module defines, as far as reading shows; "*" where that cannot be told."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+        elif not isinstance(node, ast.Expr):
+            names.add("*")  # if, try, with and loops may define anything
+    return names
+
+
+class _Verification:
+    """One run over one folder."""
+
+    def __init__(self, folder: Path, checkpoint, reference: Optional[Tuple[str, str]], checks: CheckList):
+        self.folder = folder
+        self.checkpoint = None if checkpoint is None else str(Path(checkpoint).resolve())
+        self.reference = reference
+        self.checks = checks
+        self.config: Dict = {}
+        self.package: Optional[Package] = None
+        self.tensors: Dict[str, Tensor] = {}
+        self.sound = True
+
+    def run(self, run_foreign_code: bool) -> None:
+        self.look(run_foreign_code)
+        if not self.sound:
+            self.checks.skip(self.planned(), "not run: the checks above must pass first")
+            return
+        with tempfile.TemporaryDirectory(prefix="verify-", dir=self.roomy_folder()) as workdir:
+            self.load(Path(workdir))
+
+    # -- without loading anything
+
+    def look(self, run_foreign_code: bool) -> None:
+        self.need("files: configuration", self.check_identity)
+        self.checks.run("files: known and safe", lambda: check_files(self.folder, self.package))
+        self.need("files: weights", self.check_weight_files)
+        if self.package is None:
+            self.checks.skip(["files: metadata", "files: code"], "not run: the model is not known")
+            return
+        self.checks.run("files: metadata", lambda: check_config(self.folder, self.config, self.package, self.tensors))
+        own_code = self.checks.run("files: code", lambda: check_code(self.folder, self.config, self.package))
+        self.sound = self.sound and (own_code or run_foreign_code)
+
+    def need(self, name: str, check) -> None:
+        self.sound = self.checks.run(name, check) and self.sound
+
+    def check_identity(self) -> str:
+        self.config = read_config(self.folder)
+        package = package_of(self.config)
+        architecture = architecture_of(self.config, package)
+        self.package = package
+        return f"{architecture} of package {package.name}"
+
+    def check_weight_files(self) -> str:
+        try:
+            self.tensors = read_tensors(self.folder)
+        except DamagedFile as damage:
+            raise CheckFailed(str(damage)) from damage
+        files = sorted({tensor.file for tensor in self.tensors.values()})
+        return f"{len(self.tensors)} tensors, {self.size / 1e6:,.1f} MB in {len(files)} file{'s' * (len(files) > 1)}, whole"
+
+    @property
+    def size(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    # -- in child processes, one at a time
+
+    def planned(self) -> List[str]:
+        """The checks that run in child processes."""
+        return [*self.inspections(), "round trip: reload", "weights: checkpoint", *REFERENCE_CHECKS]
+
+    def inspections(self) -> List[str]:
+        subjects = FORWARD_SUBJECTS[self.package.name] if self.package else ()
+        base = ["load: base model"] if self.package and self.auto_class != "AutoModel" else []
+        loads = ["weights: finite", "load: configuration", "load: processor", *base, "load: model", "weights: loaded"]
+        return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects)]
+
+    @property
+    def auto_class(self) -> str:
+        return self.package.auto_class_of(self.config["architectures"][0])
+
+    def load(self, workdir: Path) -> None:
+        job = self.job(workdir)
+        values = run_isolated({**job, "mode": "inspect", "checks": self.inspections()}, self.checks, workdir)
+        self.reload(job, workdir)
+        changed = self.compare_checkpoint(job, workdir)
+        self.compare_reference(job, workdir, values.get("config"), changed)
+
+    def job(self, workdir: Path) -> dict:
+        package = self.package
+        room = shutil.disk_usage(workdir).free
+        needed = int(1.1 * self.size) + 10**7
+        return {
+            "folder": str(self.folder),
+            "package": package.name,
+            "model_type": package.model_type,
+            "config_class": package.config_class,
+            "base_prefix": BASE_PREFIX[package.name],
+            "architecture": self.config["architectures"][0],
+            "auto_class": self.auto_class,
+            "code": sorted(code_in_use(self.config, package)),
+            "tensors": [asdict(tensor) for tensor in self.tensors.values()],
+            "saved": str(workdir / "saved"),
+            "exchange": str(workdir / "exchange.pt"),
+            "no_room": f"not run: saving needs {needed / 1e9:.1f} GB, {workdir} has {room / 1e9:.1f} GB" if room < needed else "",
+        }
+
+    def roomy_folder(self) -> Optional[str]:
+        """Where temporary files go: the usual place (None), or beside the folder where only that has room for the weights."""
+        needed = int(1.1 * self.size) + 10**7
+        beside = self.folder.parent
+        if shutil.disk_usage(tempfile.gettempdir()).free >= needed or shutil.disk_usage(beside).free < needed:
+            return None
+        return str(beside)
+
+    def reload(self, job: dict, workdir: Path) -> None:
+        saved = next(check for check in self.checks.checks if check.name == "round trip: save")
+        if saved.status != "PASS":
+            self.checks.skip(["round trip: reload"], "not run: nothing was saved")
+            return
+        run_isolated({**job, "mode": "reload", "checks": ["round trip: reload"]}, self.checks, workdir)
+        shutil.rmtree(job["saved"])
+
+    def compare_checkpoint(self, job: dict, workdir: Path) -> List[str]:
+        """Gives the names of the tensors that differ from the checkpoint's."""
+        if self.checkpoint is None:
+            self.checks.skip(["weights: checkpoint"], "no --checkpoint given")
+            return []
+        job = {**job, "checkpoint": self.checkpoint, "checks": ["weights: checkpoint"]}
+        return run_beside("checkpoint", job, self.checks, workdir).get("changed", [])
+
+    def compare_reference(self, job: dict, workdir: Path, config: Optional[dict], changed: List[str]) -> None:
+        if self.reference is None:
+            self.checks.skip(REFERENCE_CHECKS, "no --reference given")
+            return
+        if config is None:
+            self.checks.skip(REFERENCE_CHECKS, "not run: the folder's configuration was not loaded")
+            return
+        own_keys = [key for key in self.config if key not in GENERIC_KEYS and not key.startswith("_")]
+        job = {**job, "reference": self.reference, "checkpoint": self.checkpoint, "config": config, "own_keys": own_keys, "changed": changed}
+        run_beside("reference", {**job, "checks": REFERENCE_CHECKS}, self.checks, workdir)

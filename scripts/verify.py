@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Verifies a Hub folder, or a repository on the Hub: named checks, PASS, FAIL or SKIP, exit code 0 only when none fails.
+
+    python scripts/verify.py hub_repos/llava-vit-base
+    python scripts/verify.py my-folder --checkpoint original.pth --reference original.py:build_model
+    python scripts/verify.py namespace/name --revision main --json result.json
+
+The model is loaded in fresh processes that see neither this repository nor a cache. With --reference, NAME(config) of
+FILE.py is your own original: a torch.nn.Module, made from the configuration as a dictionary, whose state dict is in any
+layout that assemble.py reads. It gets the folder's weights (the checkpoint's, where --checkpoint is given and differs)
+and the same inputs. It may return a tensor, a tuple, a dictionary or a ModelOutput.
+"""
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Callable, List, Optional, Sequence
+
+from hubtools.errors import ArgumentParser, UserError, run_script
+from hubtools.verification import FAIL, PASS, SKIP, Check, failures, verify_folder
+
+REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def parse(argv: Optional[Sequence[str]]):
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("target", metavar="FOLDER|REPO_ID", help="a local folder, or namespace/name on the Hub")
+    parser.add_argument("--checkpoint", metavar="FILE", help="what the folder was made from: a file, an index of shards, or a folder")
+    parser.add_argument("--reference", metavar="FILE.py:NAME", help="your own original, to compare configuration, structure and outputs with")
+    parser.add_argument("--revision", metavar="R", help="branch, tag or commit of REPO_ID")
+    parser.add_argument("--verbose", action="store_true", help="show the particulars of every check")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the results to FILE")
+    return parser.parse_args(argv)
+
+
+def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
+    """Verifies the folder of that name, else the repository of that name on the Hub."""
+    checkpoint, reference = arguments.checkpoint, arguments.reference
+    if Path(arguments.target).exists():
+        if arguments.revision:
+            raise UserError(f"--revision goes with a repository on the Hub; {arguments.target} is a local folder")
+        return verify_folder(arguments.target, checkpoint, reference, progress)
+    if not REPO_ID.fullmatch(arguments.target):
+        raise UserError(f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name")
+    # Imported late: a local folder does not need huggingface_hub.
+    from hubtools.hub_download import fetch_verified
+    from hubtools.hub_secrets import take_token
+
+    folder = fetch_verified(arguments.target, revision=arguments.revision, token=take_token())
+    return verify_folder(folder, checkpoint, reference, progress, run_foreign_code=False)
+
+
+def verdict(target: str, checks: Sequence[Check], seconds: float) -> str:
+    failed = failures(checks)
+    counts = ", ".join(f"{sum(check.status == status for check in checks)} {word}" for status, word in ((PASS, "passed"), (FAIL, "failed"), (SKIP, "skipped")))
+    names = f": {'; '.join(check.name for check in failed)}" if failed else ""
+    return f"{FAIL if failed else PASS}  {target}: {counts} in {seconds:.0f} s{names}"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    arguments = parse(argv)
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        raise UserError(f"--json {arguments.json}: its folder does not exist")
+    started = time.perf_counter()
+    checks = verify_target(arguments, lambda check: print(check.row(arguments.verbose), flush=True))
+    seconds = time.perf_counter() - started
+    if arguments.json:
+        result = {"target": arguments.target, "revision": arguments.revision, "passed": not failures(checks), "seconds": seconds,
+                  "checks": [check.as_dict() for check in checks]}  # fmt: skip
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(verdict(arguments.target, checks, seconds))
+    return 1 if failures(checks) else 0
+
+
+if __name__ == "__main__":
+    run_script(main, sys.argv[1:])
