@@ -21,7 +21,6 @@ from .releases import Environment
 SUITE = ROOT / "tests" / "contract"
 GOLDEN = ROOT / "tests" / "golden"
 RUN_LIMIT = 900  # seconds; a run takes well under one minute
-PREFIX = {"llavavit": "llava_vit", "byteformer": "byteformer"}
 # Golden configurations are told in the words of the public implementations.
 FIELD_NAMES = {"max_num_tokens": "max_position_embeddings"}
 
@@ -100,7 +99,7 @@ def _write_variant(variant: Variant, kit: Path) -> Dict[str, Any]:
         "package": variant.package,
         "architecture": variant.architecture,
         "auto_class": recipe.auto_class,
-        "prefix": PREFIX[variant.package],
+        "prefix": PACKAGES[variant.package].model_type,
         "recorded": variant.golden if variant.recorded else None,
     }
 
@@ -115,7 +114,7 @@ def _golden_model(variant: Variant) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     weights = load_file(GOLDEN / f"{variant.golden}.weights.safetensors")
     if variant.classifier is not None:
         settings["num_labels"] = variant.classifier
-        weights = {f"{PREFIX[variant.package]}.{key}": value for key, value in weights.items()}
+        weights = {f"{PACKAGES[variant.package].base_prefix}{key}": value for key, value in weights.items()}
         generator = torch.Generator().manual_seed(variant.classifier)
         weights["classifier.weight"] = torch.randn(variant.classifier, settings["hidden_size"], generator=generator) * 0.1
         weights["classifier.bias"] = torch.randn(variant.classifier, generator=generator)

@@ -11,6 +11,7 @@ from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 import torch
 
 from .errors import UserError, some
+from .packages import PACKAGES
 
 PLACEHOLDERS = {"{i}": r"(?P<i>\d+)", "{p}": r"(?P<p>weight|bias)"}
 
@@ -164,8 +165,6 @@ BYTEFORMER_LAYOUTS = (
 )
 
 LAYOUTS: Mapping[str, Tuple[Layout, ...]] = {"llavavit": LLAVA_VIT_LAYOUTS, "byteformer": BYTEFORMER_LAYOUTS}
-# The prefix that transformers puts before the names of the base model inside a model with a head.
-BASE_PREFIXES = {"llavavit": "llava_vit.", "byteformer": "byteformer."}
 
 
 @dataclass(frozen=True)
@@ -243,14 +242,14 @@ def _targets_of(layout: Layout, package: str, name: str, expected: set) -> Optio
         return None
     rule, groups = match
     targets = [_fill(target, groups) for target in rule.targets]
-    resolved = [target if target in expected else BASE_PREFIXES[package] + target for target in targets]
+    resolved = [target if target in expected else PACKAGES[package].base_prefix + target for target in targets]
     if any(target not in expected for target in resolved):
         return None
     return [(target, Part(name, index, len(resolved))) for index, target in enumerate(resolved)]
 
 
 def _without_prefix(package: str, name: str) -> str:
-    prefix = BASE_PREFIXES[package]
+    prefix = PACKAGES[package].base_prefix
     return name[len(prefix) :] if name.startswith(prefix) else name
 
 

@@ -18,6 +18,7 @@ class Package:
 
     name: str
     model_type: str
+    base_prefix: str  # what transformers puts before the base model's names inside a model with a head
     config_class: str
     configuration: str
     modeling: str
@@ -54,6 +55,7 @@ PACKAGES = {
     "llavavit": Package(
         name="llavavit",
         model_type="llava_vit",
+        base_prefix="llava_vit.",
         config_class="LlavaViTConfig",
         configuration="configuration_llava_vit",
         modeling="modeling_llava_vit",
@@ -66,6 +68,7 @@ PACKAGES = {
     "byteformer": Package(
         name="byteformer",
         model_type="byteformer",
+        base_prefix="byteformer.",
         config_class="ByteFormerConfig",
         configuration="configuration_byteformer",
         modeling="modeling_byteformer",

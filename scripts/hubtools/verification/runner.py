@@ -9,7 +9,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ..errors import UserError
 from ..packages import Package
-from .check import Check, CheckFailed, CheckList, Progress
+from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import run_beside, run_isolated
 from .files import architecture_of, check_code, check_config, check_files, code_in_use, package_of, read_config
 from .weight_files import DamagedFile, Tensor, read_tensors
@@ -19,7 +19,6 @@ FORWARD_SUBJECTS = {
     "byteformer": ("bytes", "padded batch", "attention"),
 }
 REFERENCE_CHECKS = ["reference: configuration", "reference: structure", "reference: forward"]
-BASE_PREFIX = {"llavavit": "llava_vit.", "byteformer": "byteformer."}
 # Entries of config.json that say nothing about what a model computes, so that a reference need not know them.
 GENERIC_KEYS = ("architectures", "auto_map", "torch_dtype", "dtype", "model_type", "transformers_version", "id2label", "label2id", "problem_type")
 
@@ -180,7 +179,7 @@ class _Verification:
             "package": package.name,
             "model_type": package.model_type,
             "config_class": package.config_class,
-            "base_prefix": BASE_PREFIX[package.name],
+            "base_prefix": package.base_prefix,
             "architecture": self.config["architectures"][0],
             "auto_class": self.auto_class,
             "code": sorted(code_in_use(self.config, package)),
@@ -199,9 +198,10 @@ class _Verification:
         return str(beside)
 
     def reload(self, job: dict, workdir: Path) -> None:
-        saved = next(check for check in self.checks.checks if check.name == "round trip: save")
-        if saved.status != "PASS":
-            self.checks.skip(["round trip: reload"], "not run: nothing was saved")
+        status = {check.name: check.status for check in self.checks.checks}
+        needed = [name for name in ("weights: loaded", "round trip: save") if status[name] != PASS]
+        if needed:
+            self.checks.skip(["round trip: reload"], f"not run: {needed[0]} did not pass")
             return
         run_isolated({**job, "mode": "reload", "checks": ["round trip: reload"]}, self.checks, workdir)
         shutil.rmtree(job["saved"])

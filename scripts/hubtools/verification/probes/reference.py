@@ -15,7 +15,8 @@ import torch
 
 from hubtools.checkpoint import open_checkpoint
 from hubtools.errors import UserError, some
-from hubtools.layouts import BASE_PREFIXES, Layout, Part, recognise, to_hub_layout
+from hubtools.layouts import Layout, Part, recognise, to_hub_layout
+from hubtools.packages import PACKAGES
 
 from .folder import case_of, cases_of
 from .forwards import TOLERANCE
@@ -84,7 +85,7 @@ class ReferenceProbe:
         self.job = job
         self.reporter = reporter
         self.package: str = job["package"]
-        self.prefix = BASE_PREFIXES[self.package]
+        self.prefix = PACKAGES[self.package].base_prefix
         self.entries = {entry["name"]: entry for entry in job["tensors"]}
         self.reference: Optional[torch.nn.Module] = None
         self.layout: Optional[Layout] = None
