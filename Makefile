@@ -9,7 +9,7 @@ demo: $(VENV)/ready
 	$(RUN) scripts/demo.py --output demo_output
 
 test: $(VENV)/ready
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 matrix: $(VENV)/ready
 	$(RUN) scripts/matrix.py
