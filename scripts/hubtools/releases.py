@@ -24,7 +24,7 @@ EXTRA = ("accelerate",)  # device_map and low_cpu_mem_usage need it on every rel
 MARKER = "release.json"
 
 
-class InstallError(Exception):
+class InstallError(UserError):
     """A release that this Python cannot install; the message is pip's own reason."""
 
 
@@ -58,6 +58,14 @@ def last_patches(versions: Iterable[str], floor: Tuple[int, int] = FLOOR) -> Lis
         if parse_version(version)[:2] >= floor:
             last[minor(version)] = version
     return list(last.values())
+
+
+def representative(versions: Sequence[str]) -> List[str]:
+    """The four that stand for all: the floor, the last 4.x, the first 5.x, the newest."""
+    ordered = sorted(versions, key=parse_version)
+    fours = [version for version in ordered if parse_version(version)[0] == 4]
+    fives = [version for version in ordered if parse_version(version)[0] == 5]
+    return list(dict.fromkeys([ordered[0], *fours[-1:], *fives[:1], ordered[-1]]))
 
 
 def published_releases() -> List[str]:
@@ -136,12 +144,15 @@ def _link_shared(folder: Path) -> Path:
 
     with FileLock(str(shared) + ".lock"):
         shared.mkdir(exist_ok=True)
+        wanted: Dict[str, Path] = {}
         for source in _top_levels(_closure(LINKED)):
-            link = shared / source.name
-            if not link.exists():
-                if link.is_symlink():  # dangling: the package moved
-                    link.unlink()
-                link.symlink_to(source, target_is_directory=source.is_dir())
+            wanted[source.name] = source
+        for link in shared.iterdir():
+            if wanted.get(link.name) != Path(os.readlink(link)):  # upgraded or moved since
+                link.unlink()
+        for name, source in wanted.items():
+            if not (shared / name).is_symlink():
+                (shared / name).symlink_to(source, target_is_directory=source.is_dir())
     return shared
 
 
