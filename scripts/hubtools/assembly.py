@@ -171,7 +171,7 @@ def config_json(recipe: Recipe, config: Any, torch_dtype: str) -> Dict[str, Any]
     content = {key: values[key] for key in own}
     if recipe.auto_class != "AutoModel":
         content["id2label"] = {str(index): label for index, label in config.id2label.items()}
-        content["label2id"] = dict(config.label2id)
+        content["label2id"] = config.label2id or {label: index for index, label in config.id2label.items()}
         if config.problem_type is not None:
             content["problem_type"] = config.problem_type
     content.update(

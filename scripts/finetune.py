@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Trains a classifier from a Hub folder with transformers' Trainer; the result is again a Hub folder.
+
+    python scripts/finetune.py my-model --dataset pictures/ --output my-classifier        one sub-folder per class
+    python scripts/finetune.py my-byteformer --dataset digits --output digits --epochs 60
+    python scripts/finetune.py my-llava-vit --dataset moving-digits --output motion --lora 8
+    torchrun --nproc_per_node 2 scripts/finetune.py my-model --dataset pictures/ --output my-classifier
+
+A run that was killed goes on from its last checkpoint when the same command is given again.
+"""
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from hubtools.errors import ArgumentParser, UserError, run_script
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="finetune.py", description=__doc__)
+    parser.add_argument("folder", type=Path, help="the Hub folder to start from, as scripts/assemble.py makes it, with a classifier or without")
+    parser.add_argument("--dataset", required=True, metavar="digits|moving-digits|DIR", help="scikit-learn's digits, clips of them moving, or a folder with one sub-folder per class")
+    parser.add_argument("--output", type=Path, required=True, help="the Hub folder to make; checkpoints go to OUTPUT.training until it is done")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder")
+    parser.add_argument("--read-files-as", choices=("auto", "pictures", "bytes"), default="auto", help="for ByteFormer and a folder: decode pictures and encode them by the processor's recipe, or take files as they are (default auto: decode when all are pictures)")
+    parser.add_argument("--epochs", type=float, default=10, help="passes over the training data (default 10)")
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps")
+    parser.add_argument("--batch-size", type=int, default=32, help="samples per step, over all processes (default 32)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its highest (default 1e-3)")
+    parser.add_argument("--weight-decay", type=float, default=0.05, help="(default 0.05)")
+    parser.add_argument("--label-smoothing", type=float, default=0.0, help="(default 0)")
+    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the learning rate rises (default 0.1)")
+    parser.add_argument("--save-steps", type=int, help="steps between checkpoints (default: one after every epoch)")
+    parser.add_argument("--seed", type=int, default=0, help="of new weights, order and variations (default 0)")
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters of this rank and merge them at the end (PEFT)")
+    parser.add_argument("--bf16", action="store_true", help="mixed precision")
+    parser.add_argument("--fsdp", action="store_true", help="shard the model over the processes")
+    parser.add_argument("--no-resume", dest="resume", action="store_false", help="drop the checkpoints of an unfinished run and start anew")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="leave OUTPUT.training in place")
+    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not check the finished folder (see scripts/verify.py)")
+    return parser
+
+
+def main(argv=None) -> int:
+    arguments = build_parser().parse_args(argv)
+    check_arguments(arguments)
+    # Imported late: torch and transformers take seconds that a mistyped command should not cost.
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from hubtools.finetuning.datasets import build_data
+    from hubtools.finetuning.lora import with_adapters
+    from hubtools.finetuning.starting_point import load_model, load_processor, read_folder_recipe
+    from hubtools.finetuning.training import train
+    from hubtools.staging import check_output
+
+    check_output(arguments.output, arguments.overwrite, [arguments.folder])
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    recipe = read_folder_recipe(arguments.folder)
+    config = recipe.build_config()
+    data = build_data(arguments.dataset, recipe, config, load_processor(arguments.folder, recipe), arguments.seed, arguments.read_files_as)
+    set_seed(arguments.seed)  # a new classifier, and adapters, are drawn before the Trainer sets its own
+    model = load_model(arguments.folder, recipe, data.task, data.labels)
+    if arguments.lora:
+        model = with_adapters(model, recipe.package.name, arguments.lora)
+    settings = settings_of(arguments)
+    room = arguments.output.with_name(arguments.output.name + ".training")
+    outcome = train(model, data, settings, room, arguments.resume)
+    if outcome.model is None:  # not the main process
+        return 0
+    return finish(arguments, recipe, outcome, data, settings, room)
+
+
+def check_arguments(arguments) -> None:
+    for name, least in (("epochs", 0), ("max_steps", 0), ("batch_size", 0), ("learning_rate", 0), ("save_steps", 0)):
+        value = getattr(arguments, name)
+        if value is not None and not value > least:
+            raise UserError(f"--{name.replace('_', '-')} must be more than {least}, got {value}")
+    for name in ("warmup", "label_smoothing"):
+        if not 0 <= getattr(arguments, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be in [0, 1), got {getattr(arguments, name)}")
+    if arguments.lora < 0 or arguments.weight_decay < 0:
+        raise UserError(f"--lora and --weight-decay must not be negative, got {arguments.lora} and {arguments.weight_decay}")
+    if arguments.lora and arguments.fsdp:
+        raise UserError("--lora and --fsdp do not go together; adapters are small enough without sharding")
+
+
+def settings_of(arguments):
+    from hubtools.finetuning.training import Settings
+
+    return Settings(
+        folder=str(arguments.folder),
+        dataset=arguments.dataset,
+        read_files_as=arguments.read_files_as,
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        weight_decay=arguments.weight_decay,
+        label_smoothing=arguments.label_smoothing,
+        warmup=arguments.warmup,
+        max_steps=arguments.max_steps,
+        save_steps=arguments.save_steps,
+        seed=arguments.seed,
+        lora=arguments.lora,
+        bf16=arguments.bf16,
+        fsdp=arguments.fsdp,
+    )
+
+
+def finish(arguments, recipe, outcome, data, settings, room: Path) -> int:
+    from hubtools.finetuning.saving import percent, write_finetuned_folder
+    from hubtools.staging import staged
+    from hubtools.verification import failures, verify_folder
+
+    command = shlex.join(["python", "scripts/finetune.py", *sys.argv[1:]])
+    with staged(arguments.output) as folder:
+        write_finetuned_folder(folder, arguments.folder, recipe, outcome, data, settings, command)
+        failed = failures(verify_folder(folder)) if arguments.verify else []
+        if failed:
+            for check in failed:
+                print(check.row(verbose=True), file=sys.stderr)
+            print(f"error: {arguments.output} was not made: what was trained does not pass verify; checkpoints are in {room}", file=sys.stderr)
+            raise SystemExit(1)  # leaving the block by an exception keeps the output untouched
+    if not arguments.keep_checkpoints:
+        shutil.rmtree(room)
+    for name, share in outcome.figures.items():
+        print(f"{name} accuracy: {percent(share)} %")
+    print(f"{arguments.output}: {outcome.steps} steps, {len(data.labels)} classes{', verified' if arguments.verify else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

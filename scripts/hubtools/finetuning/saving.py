@@ -1,0 +1,74 @@
+"""The trained model as a Hub folder, with what was measured on its card."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List
+
+from ..assembly import write_hub_folder
+from ..progress import byte_bar
+from ..recipes import Recipe
+from ..weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size
+from .data import Data
+from .starting_point import HEADS
+from .training import Outcome, Settings
+
+TASKS = {"image": "image-classification", "video": "video-classification", "audio": "audio-classification"}
+
+
+def write_finetuned_folder(folder: Path, source: Path, recipe: Recipe, outcome: Outcome, data: Data, settings: Settings, command: str) -> None:
+    """Writes the Hub folder of a trained model into `folder`, which must not exist yet.
+
+    Args:
+        folder: where to; its name becomes the model's.
+        source: the folder that training started from; its processor is kept.
+        recipe: of `source`.
+        outcome: model and figures.
+        data, settings: for the card.
+        command: the exact command, for the card.
+    """
+    trained = dataclasses.replace(
+        recipe,
+        name=folder.name,
+        architecture=recipe.package.models[HEADS[data.task]],
+        card={**recipe.card, "summary": summary(recipe, data, outcome), "metrics": metrics(data, outcome)},
+    )
+    state = {name: tensor.detach().float().contiguous() for name, tensor in outcome.model.state_dict().items()}
+    sources = {name: TensorSource(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor) for name, tensor in state.items()}
+    with byte_bar("writing", sum(source.bytes for source in sources.values())) as progress:
+        write_hub_folder(folder, trained, outcome.model.config, sources, parse_size(DEFAULT_SHARD_SIZE), progress)
+    shutil.copyfile(source / "preprocessor_config.json", folder / "preprocessor_config.json")
+    with (folder / "README.md").open("a", encoding="utf-8") as card:
+        card.write(training_section(data, outcome, settings, command))
+
+
+def summary(recipe: Recipe, data: Data, outcome: Outcome) -> str:
+    accuracy = f"{percent(outcome.figures['test'])} % right on test data that training never saw"
+    return f"A {recipe.package.model_type} model that tells the {len(data.labels)} classes of {data.name}: {accuracy}."
+
+
+def metrics(data: Data, outcome: Outcome) -> List[Dict[str, Any]]:
+    return [{"name": "accuracy", "value": round(outcome.figures["test"], 4), "dataset": data.name, "task": TASKS[data.task]}]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def training_section(data: Data, outcome: Outcome, settings: Settings, command: str) -> str:
+    rows = [
+        ("data", data.description),
+        ("training / validation / test", f"{len(data.train):,} / {len(data.validation):,} / {len(data.test):,}"),
+        ("test accuracy", f"{percent(outcome.figures['test'])} %"),
+    ]
+    if "sparse test" in outcome.figures:
+        rows.append(("test accuracy, sparse", f"{percent(outcome.figures['sparse test'])} % (`visible_indices` = what changed between frames)"))
+    rows += [
+        ("validation accuracy", f"{percent(outcome.figures['validation'])} %, the best of all checkpoints: this one"),
+        ("optimizer", f"AdamW, learning rate {settings.learning_rate:g} (cosine, {settings.warmup:.0%} warm-up), weight decay {settings.weight_decay:g}"),
+        ("length", f"{outcome.steps:,} steps of {settings.batch_size} samples, seed {settings.seed}"),
+    ]
+    if settings.lora:
+        rows.append(("adapters", f"LoRA of rank {settings.lora}, merged into the weights"))
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"\n## Training\n\n| | |\n|---|---|\n{table}\n\n```sh\n{command}\n```\n"

@@ -1,0 +1,64 @@
+"""The folder that training starts from: recipe, model with the right head, processor."""
+
+from pathlib import Path
+from typing import Any, List
+
+from ..errors import UserError, some
+from ..published import has_config, recipe_from_folder
+from ..recipes import Recipe
+
+HEADS = {
+    "image": "AutoModelForImageClassification",
+    "video": "AutoModelForVideoClassification",
+    "audio": "AutoModelForAudioClassification",
+}
+HEAD_PREFIX = "classifier."
+
+
+def read_folder_recipe(folder: Path) -> Recipe:
+    """What the folder's configuration amounts to.
+
+    Raises:
+        UserError: no Hub folder of one of the packages.
+    """
+    if not has_config(folder):
+        raise UserError(f"{folder} is not a Hub folder (it has no config.json); make one with scripts/assemble.py")
+    recipe = recipe_from_folder(folder)
+    if not (folder / "preprocessor_config.json").is_file():
+        raise UserError(f"{folder} has no preprocessor_config.json, so nothing says what the model's input is made of")
+    return recipe
+
+
+def load_processor(folder: Path, recipe: Recipe) -> Any:
+    if recipe.processor_auto_class is None:
+        from transformers import CLIPImageProcessor
+
+        return CLIPImageProcessor.from_pretrained(folder)
+    _, class_name = recipe.package.processors[recipe.processor_auto_class]
+    return getattr(recipe.package.load(), class_name).from_pretrained(folder)
+
+
+def load_model(folder: Path, recipe: Recipe, task: str, labels: List[str]) -> Any:
+    """The folder's weights under a classifier for `labels`; a classifier that does not fit them is made anew.
+
+    The classes are this repository's: code in the folder is not run.
+
+    Raises:
+        UserError: weights of the model itself are missing, superfluous or misshapen.
+    """
+    model_class = getattr(recipe.package.load(), recipe.package.models[HEADS[task]])
+    model, report = model_class.from_pretrained(
+        folder,
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+        problem_type="single_label_classification",
+        torch_dtype="float32",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    misshapen = [entry[0] for entry in report["mismatched_keys"]]
+    wrong = [name for name in [*report["missing_keys"], *misshapen] if not name.startswith(HEAD_PREFIX)]
+    if wrong or report["unexpected_keys"]:
+        raise UserError(f"the weights in {folder} do not fit its configuration: {some([*wrong, *report['unexpected_keys']])}; see scripts/verify.py")
+    return model
