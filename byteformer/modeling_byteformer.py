@@ -43,7 +43,7 @@ except ImportError:  # transformers < 4.48 has no attention interface: eager and
 logger = logging.get_logger(__name__)
 
 # Tokens per chunk of windows where autograd is off: intermediates of a few megabytes.
-CHUNK_TOKENS = 2048
+CHUNK_TOKENS = 4096
 
 
 class Rows(NamedTuple):
@@ -414,10 +414,10 @@ class ByteFormerEmbeddings(nn.Module):
 
     def reduce(self, byte_ids: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
         """Embedding and convolution, for the kept tokens: (B, S), (B, N) bool -> (T, D)."""
-        if byte_ids.numel() // self.token_reduction.stride[0] < self.byte_embeddings.num_embeddings or self.customised():
-            return take(self.convolve(byte_ids), kept)
         kernel_size = self.token_reduction.kernel_size[0]
         windows = take(byte_ids.unfold(1, kernel_size, self.token_reduction.stride[0]), kept)  # (T, k)
+        if self.customised() or not look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
+            return take(self.convolve(byte_ids), kept)
         indices = windows * kernel_size + torch.arange(kernel_size, device=byte_ids.device)
         return F.embedding_bag(indices, self.tables(), mode="sum").to(self.byte_embeddings.weight.dtype)
 
@@ -437,6 +437,11 @@ class ByteFormerEmbeddings(nn.Module):
         modules = (self.byte_embeddings, self.token_reduction)
         exact = type(modules[0]) is nn.Embedding and type(modules[1]) is nn.Conv1d
         return not exact or any(module.weight.is_meta for module in modules)
+
+
+def look_ups_pay(tokens: int, vocabulary: int) -> bool:
+    """A convolution costs one product with its weights per token, the tables one per entry of the vocabulary."""
+    return tokens > vocabulary
 
 
 def take(values: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
