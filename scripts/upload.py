@@ -39,6 +39,12 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+class NotVerified(UserError):
+    """The folder is not good. Exit code 1, as verify.py's own."""
+
+    exit_code = 1
+
+
 def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -55,11 +61,11 @@ def verify(folder: Path) -> None:
     """Runs verify.py's checks.
 
     Raises:
-        UserError: If one fails. Nothing has been sent by then.
+        NotVerified: If one fails. Nothing has been sent by then.
     """
     failed = failures(verify_folder(folder, progress=lambda check: note(check.row())))
     if failed:
-        raise UserError(f"{folder} is not uploaded, because it does not verify: {'; '.join(f'{check.name}: {check.summary}' for check in failed)}")
+        raise NotVerified(f"{folder} is not uploaded, because it does not verify: {'; '.join(f'{check.name}: {check.summary}' for check in failed)}")
 
 
 def model_class(folder: Path) -> str:

@@ -241,7 +241,7 @@ def test_deleting_survives_a_lost_answer(hub, folder):
 def test_a_hash_that_does_not_match_on_read_back(hub, folder, path):
     hub.misreported = {path}
     ran = run_upload(hub, folder, REPO, token=hub.token)
-    assert ran.code == 2 and path in ran.last_line and "does not hold what was sent" in ran.last_line
+    assert ran.code == 1 and path in ran.last_line and "does not hold what was sent" in ran.last_line
     assert not ran.out
 
 
@@ -255,7 +255,7 @@ def test_a_file_that_changes_while_it_is_sent_is_noticed(hub, folder, tmp_path):
         "upload.verify_folder = change\nrun_script(upload.main)\n"
     )
     ran = run_python(driver, folder, REPO, env=hub.env(hub.token))
-    assert ran.code == 2 and "config.json" in ran.last_line
+    assert ran.code == 1 and "config.json" in ran.last_line
 
 
 def test_a_hub_that_stays_down_ends_in_one_line(hub, folder):
@@ -298,7 +298,7 @@ def test_dry_run_needs_no_token(hub, folder):
 
 def test_a_folder_that_does_not_verify_is_not_sent(hub, folder):
     ran = run_upload(hub, folder, REPO, token=hub.token, verified=True)
-    assert ran.code == 2 and "does not verify" in ran.last_line
+    assert ran.code == 1 and "does not verify" in ran.last_line
     assert len(hub.requests) == 0
 
 

@@ -7,9 +7,8 @@ afterwards, is loaded without a word. The hashes of the Hub's listing tell.
 from pathlib import Path
 from typing import Optional
 
-from .errors import UserError
 from .hub_client import check_repo_id, hub_errors, open_hub, prepare, with_retries
-from .hub_files import Hashes, describe_difference, hash_file, remote_files, same_content
+from .hub_files import ContentDiffers, Hashes, describe_difference, hash_file, remote_files, same_content
 
 RETRIES = 3
 
@@ -28,7 +27,8 @@ def fetch_verified(repo_id: str, revision: Optional[str] = None, token: Optional
         The snapshot's folder.
 
     Raises:
-        UserError: If the Hub refuses or cannot be reached, or if a file is not the one that the Hub lists.
+        UserError: If the Hub refuses or cannot be reached.
+        ContentDiffers: If a file is not the one that the Hub lists.
     """
     prepare()
     check_repo_id(repo_id)
@@ -44,7 +44,7 @@ def _fetch(api, repo_id: str, revision: Optional[str]) -> Path:
     folder = Path(api.snapshot_download(repo_id, revision=commit))
     wrong = [found for path, expected in listed.items() if (found := _compare(folder / path, path, expected))]
     if wrong:
-        raise UserError(f"{repo_id} was damaged on the way or in the cache: {'; '.join(wrong)}; removed from the cache, so run this again to fetch anew")
+        raise ContentDiffers(f"{repo_id} was damaged on the way or in the cache: {'; '.join(wrong)}; removed from the cache, so run this again to fetch anew")
     return folder
 
 

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 CHUNK = 4 << 20
 
 
+class ContentDiffers(UserError):
+    """A file is not what it should be. Exit code 1, as a failed check of verify.py."""
+
+    exit_code = 1
+
+
 @dataclass(frozen=True)
 class Hashes:
     """The two names that the Hub knows a content by: git's, and the sha256 of large files (None where the Hub gives none)."""

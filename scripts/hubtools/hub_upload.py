@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from .errors import UserError
-from .hub_client import hub_errors, open_hub, response_of, with_retries
-from .hub_files import Hashes, differences, remote_files, same_content
+from .hub_client import hub_errors, open_hub, with_retries
+from .hub_files import ContentDiffers, Hashes, differences, remote_files, same_content
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -167,12 +167,12 @@ def confirm(api: "HfApi", local: Dict[str, Hashes], plan: Plan, target: Target, 
     """Reads the listing back and compares every hash.
 
     Raises:
-        UserError: If the Hub does not hold what the folder holds.
+        ContentDiffers: If the Hub does not hold what the folder holds.
     """
     remote = remote_files(api, target.repo_id, revision)
     wrong = differences(local, remote, skip=lambda path: path == CARD and plan.keeps_card)
     if wrong:
-        raise UserError(f"{target.repo_id} does not hold what was sent: {'; '.join(wrong)}; run the upload again")
+        raise ContentDiffers(f"{target.repo_id} does not hold what was sent: {'; '.join(wrong)}; run the upload again")
 
 
 def upload(folder: Path, local: Dict[str, Hashes], target: Target, token: str, retries: int, note: Callable[[str], None]) -> Outcome:
