@@ -18,7 +18,7 @@ from .byteformer import ByteFormerForwards
 from .forwards import expect, expect_equal
 from .llava_vit import LlavaViTForwards
 from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
-from .tensors import Differences, read_tensor
+from .tensors import Differences, is_finite, read_tensor
 
 FORWARDS = {"llava_vit": LlavaViTForwards, "byteformer": ByteFormerForwards}
 SHARD_SIZE = "100MB"  # save_pretrained holds a shard's bytes in memory
@@ -79,7 +79,7 @@ class Probe:
         broken = []
         for name, entry in self.entries.items():
             tensor = read_tensor(self.folder, entry)
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if not is_finite(tensor):
                 broken.append(f"{name} has {int((~torch.isfinite(tensor)).sum())} values that are NaN or infinite")
         if broken:
             raise CheckFailed("\n".join([f"{len(broken)} of {len(self.entries)} tensors: {broken[0]}", *broken]))

@@ -27,6 +27,14 @@ def read_tensor(folder: str, entry: Mapping) -> torch.Tensor:
     return torch.frombuffer(data, dtype=dtype).reshape(entry["shape"])
 
 
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite, in one pass and without a mask of the tensor's size."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # NaN wins over every number
+    return math.isfinite(low) and math.isfinite(high)
+
+
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equality of the bits, so that NaN equals itself and -0.0 is not 0.0. Same shape and dtype presumed."""
     integer = INTEGER_OF_WIDTH[a.element_size()]
