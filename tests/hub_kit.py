@@ -57,6 +57,23 @@ def run_upload(hub: LocalHub, *arguments: str, token: Optional[str] = None, clie
     return run_python(script, *arguments, env=hub.env(token, **client_env(client), **more))
 
 
+FETCH = """
+import sys
+sys.path.insert(0, {scripts!r})
+from hubtools.errors import run_script
+from hubtools.hub_download import fetch_verified
+from hubtools.hub_secrets import take_token
+run_script(lambda argv: print(fetch_verified(argv[0], *argv[1:2], token=take_token())) or 0)
+"""
+
+
+def run_fetch(hub: LocalHub, *arguments: str, token: Optional[str] = None, client: str = INSTALLED, **more: str) -> Ran:
+    """The part of verify.py that comes before the checks: fetch REPO_ID [REVISION] and compare hashes."""
+    script = Path(hub.env()["HF_HOME"]) / "fetch.py"
+    script.write_text(FETCH.format(scripts=str(SCRIPTS)))
+    return run_python(script, *arguments, env=hub.env(token, **client_env(client), **more))
+
+
 def holds(hub: LocalHub, repo_id: str, folder: Path, revision: str = "main") -> bool:
     """Whether the repository's files are the folder's, byte for byte (and the .gitattributes that every repository has)."""
     remote = {path: hub.content(repo_id, path, revision) for path in hub.repo(repo_id).tree(revision) if path != ".gitattributes"}
