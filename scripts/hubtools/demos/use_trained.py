@@ -16,7 +16,7 @@ from transformers import AutoModelForVideoClassification, CLIPImageProcessor, pi
 
 SHOWN = 8  # digits printed and drawn
 BATCH = 60
-TILE, GAP, CAPTION = 112, 8, 22  # pixels
+TILE, GAP, CAPTION = 120, 8, 22  # pixels
 SELECTED, HIDDEN, RIGHT, WRONG = (255, 200, 0), (90, 90, 90), (0, 110, 60), (190, 0, 0)
 PAPER, INK = (255, 255, 255), (0, 0, 0)
 

@@ -97,6 +97,14 @@ class ClassifierTrainer(Trainer):
         # The loss is this class's, a mean over the batch; without this, transformers may scale it by its own count.
         self.model_accepts_loss_kwargs = False
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        # transformers has one setting for training, where equal batches are wanted, and for measuring, where every sample counts.
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         labels = inputs.pop("labels")
         sparse = self.state.global_step % 2 == 1 if model.training else self.test_sparsely

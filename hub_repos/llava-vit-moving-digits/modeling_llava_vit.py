@@ -1,0 +1,842 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LLaVA-ViT: a vision transformer for images, video, and sparse selections of video patches.
+
+Public successor: OneVision-Encoder, arXiv 2602.08683; its published weights load here unchanged. The file stands alone:
+torch, transformers and its configuration are all it needs.
+
+Deliberate oddities. They match the released weights; do not fix them, see the tests named:
+1. The rotary angles of the three axes are repeated as [a, a], not interleaved
+   (tests/test_llava_vit_maths.py::test_angles_are_concatenated).
+2. The rotary map acts on adjacent channels all the same, so the two members of a pair carry different angles and the map
+   is not a rotation (tests/test_llava_vit_maths.py::test_rotary_acts_on_adjacent_pairs).
+3. The residual branch of the pooling head starts at the attended probe, not at the probe, and its norm is an RMSNorm
+   whatever `layer_norm_type` says (tests/test_llava_vit_maths.py::test_head_residual_starts_at_attended_probe).
+4. The last of `hidden_states` is taken before the post-norm: language-model towers read it
+   (tests/test_llava_vit_outputs.py::test_last_hidden_state_entry_is_before_post_norm).
+
+Shape letters: B batch, C channels, T frames, H x W pixels, p patch size, h = H/p, w = W/p, L = T*h*w patches, N visible
+patches, D hidden size, A heads, d = D/A head dim, M intermediate size.
+"""
+
+from typing import Callable, List, Optional, Tuple, Union
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils import logging
+
+from .configuration_llava_vit import LlavaViTConfig
+
+try:  # transformers >= 4.48
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+except ImportError:
+    ALL_ATTENTION_FUNCTIONS = {}
+
+try:
+    from flash_attn import flash_attn_func
+except ImportError:
+    flash_attn_func = None
+
+logger = logging.get_logger(__name__)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checks of what the caller passes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def is_integer(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether values may be read: not on the meta device, and not while a graph is being recorded (it would break it)."""
+    return not (tensor.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, patch_size: int) -> torch.Tensor:
+    """Returns the pixels as (B, C, T, H, W); a 4D input is one frame.
+
+    Raises:
+        ValueError: Not a floating-point tensor of shape (B, C, H, W) or (B, C, T, H, W) in whole patches.
+    """
+    if not isinstance(pixel_values, torch.Tensor):
+        raise ValueError(f"pixel_values must be a torch.Tensor, got {type(pixel_values).__name__}")
+    shape = tuple(pixel_values.shape)
+    if pixel_values.dim() not in (4, 5):
+        raise ValueError(f"pixel_values must be (B, C, H, W) for images or (B, C, T, H, W) for video, got shape {shape}")
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values must be floating point (scaled and normalised by the image processor), got {pixel_values.dtype}"
+        )
+    if shape[1] != num_channels:
+        raise ValueError(
+            f"pixel_values must have {num_channels} channels in dimension 1, as (B, C, H, W) or (B, C, T, H, W), got shape {shape}"
+        )
+    if 0 in shape:
+        raise ValueError(f"pixel_values must not be empty, got shape {shape}")
+    if shape[-2] % patch_size or shape[-1] % patch_size:
+        raise ValueError(f"height and width must be multiples of the patch size {patch_size}, got {shape[-2]} x {shape[-1]}")
+    return pixel_values if pixel_values.dim() == 5 else pixel_values.unsqueeze(2)
+
+
+def check_visible_indices(visible_indices: torch.Tensor, batch_size: int, num_patches: int) -> None:
+    """Raises ValueError unless (B, N) integers in [0, L), N at least 1."""
+    shape = tuple(visible_indices.shape)
+    if len(shape) != 2 or shape[0] != batch_size or shape[1] == 0:
+        raise ValueError(
+            f"visible_indices must be (B, N) patch indices with B = {batch_size} and N >= 1, or a (B, 1, T, H, W) residual, "
+            f"got shape {shape}"
+        )
+    if not is_integer(visible_indices):
+        raise ValueError(f"visible_indices of shape (B, N) must be integers, got {visible_indices.dtype}")
+    if has_values(visible_indices):
+        low, high = visible_indices.min().item(), visible_indices.max().item()
+        if low < 0 or high >= num_patches:
+            raise ValueError(f"visible_indices must lie in [0, {num_patches}), got values from {low} to {high}")
+
+
+def check_residual(residual: torch.Tensor, pixel_values: torch.Tensor) -> None:
+    """Raises ValueError unless the residual is (B, 1, T, H, W) for pixels (B, C, T, H, W), of a real dtype."""
+    batch, _, *extent = pixel_values.shape
+    if tuple(residual.shape) != (batch, 1, *extent):
+        raise ValueError(
+            f"a residual given as visible_indices must be (B, 1, T, H, W) = {(batch, 1, *extent)} for these pixel_values, "
+            f"got shape {tuple(residual.shape)}"
+        )
+    if residual.is_complex() or residual.dtype == torch.bool:
+        raise ValueError(f"a residual given as visible_indices must be real numbers, got {residual.dtype}")
+
+
+def check_patch_positions(patch_positions: torch.Tensor, batch_size: int, num_visible: int) -> None:
+    """Raises ValueError unless (B, N, 3) real numbers."""
+    if not isinstance(patch_positions, torch.Tensor):
+        raise ValueError(f"patch_positions must be a torch.Tensor, got {type(patch_positions).__name__}")
+    if tuple(patch_positions.shape) != (batch_size, num_visible, 3):
+        raise ValueError(
+            "patch_positions must be (B, N, 3), one (t, row, column) per visible patch = "
+            f"{(batch_size, num_visible, 3)}, got shape {tuple(patch_positions.shape)}"
+        )
+    if patch_positions.is_complex() or patch_positions.dtype == torch.bool:
+        raise ValueError(f"patch_positions must be integers or floating point, got {patch_positions.dtype}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pure tensor functions
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def indices_from_residual(residual: torch.Tensor, patch_size: int, max_patches: int) -> torch.Tensor:
+    """Indices of the patches with the largest sum of |residual|, ascending.
+
+    Args:
+        residual: (B, 1, T, H, W), any real dtype.
+        patch_size: p.
+        max_patches: How many patches to keep at most.
+
+    Returns:
+        (B, K) int64 with K = min(max_patches, L). Of equal scores the earlier patch is kept, on every device.
+    """
+    scores = residual.float().abs().unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))
+    scores = scores.sum(dim=(-1, -3)).flatten(1)  # (B, 1, T, h, p, w, p) -> (B, L)
+    kept = scores.sort(dim=1, descending=True, stable=True).indices[:, :max_patches]
+    return kept.sort(dim=1).values
+
+
+def cut_patches(pixel_values: torch.Tensor, patch_size: int, indices: Optional[torch.Tensor] = None) -> torch.Tensor:
+    """Cuts frames into flat patches, only those asked for.
+
+    Args:
+        pixel_values: (B, C, T, H, W).
+        patch_size: p.
+        indices: (B, N) patch indices, or None for all L patches in order: frame, row, column.
+
+    Returns:
+        (B, N, C*p*p).
+    """
+    grid = pixel_values.unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))  # (B, C, T, h, p, w, p)
+    if indices is None:
+        return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
+    frame, row, column = split_indices(indices, grid.shape[3], grid.shape[5])
+    sample = torch.arange(indices.shape[0], device=indices.device)[:, None]
+    # Indexed dimensions come first in the result: (B, N, C, p, p)
+    return grid[sample, :, frame, row, :, column].flatten(2)
+
+
+def split_indices(indices: torch.Tensor, rows: int, columns: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frame, row and column of each patch index, all shaped as `indices`."""
+    frame = torch.div(indices, rows * columns, rounding_mode="floor")
+    row = torch.div(indices, columns, rounding_mode="floor") % rows
+    return frame, row, indices % columns
+
+
+def rotary_cos_sin(positions: torch.Tensor, head_dim: int, theta: float, dtype: torch.dtype):
+    """Cosine and sine of the rotary angles, computed in float32.
+
+    The d/2 angles are [t*f_t, row*f_h, column*f_w] with 4:6:6 of the channels, repeated to d as [a, a]
+    (oddity 1: concatenated, not interleaved).
+
+    Args:
+        positions: (B or 1, N, 3) of (t, row, column), any real dtype.
+        head_dim: d, a multiple of 32.
+        theta: Base of the frequencies.
+        dtype: dtype of the result.
+
+    Returns:
+        cos and sin, both (B or 1, N, 1, d): the same for every head.
+    """
+    unit = head_dim // 32
+    angles = []
+    for axis, size in enumerate((4 * unit, 6 * unit, 6 * unit)):
+        exponents = torch.arange(size, dtype=torch.float32, device=positions.device) / size
+        angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
+    angles = torch.cat(angles, dim=-1)
+    angles = torch.cat((angles, angles), dim=-1)[:, :, None, :]
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x * cos + rot(x) * sin, where rot maps each adjacent pair (x0, x1) to (-x1, x0).
+
+    Oddity 2, the members of a pair have different angles: with d = 32 the angles a repeat after 16 channels, so
+    channel 0 uses a[0], channel 1 a[1] and channel 16 a[0] again:
+    [x0*cos(a0) - x1*sin(a0), x1*cos(a1) + x0*sin(a1), x2*cos(a2) - x3*sin(a2), ...].
+
+    Args:
+        x: (B, N, A, d).
+        cos, sin: (B or 1, N, 1, d).
+    """
+    even, odd = x[..., 0::2], x[..., 1::2]
+    rotated = x * cos
+    # In place on the fresh product: stacking -odd and even would write and read another copy of x.
+    rotated[..., 0::2].addcmul_(odd, sin[..., 0::2], value=-1)
+    rotated[..., 1::2].addcmul_(even, sin[..., 1::2])
+    return rotated
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Attention backends: (module, query, key, value, mask, scaling, dropout) -> output (B, N, A, d), probabilities or None
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def eager_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """Attention with its (B, A, N, N) probabilities; softmax in float32. Inputs (B, A, N, d)."""
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = F.dropout(probabilities, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2), probabilities
+
+
+def sdpa_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """torch's scaled_dot_product_attention. Inputs (B, A, N, d)."""
+    if key.device.type == "cpu":
+        # Every block of queries reads all keys and values. As views of (B, N, A, d) their rows lie D apart, often a
+        # multiple of 4 KiB that collides in the cache; packed, attention takes a sixth less time.
+        key, value = key.contiguous(), value.contiguous()
+    output = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling, is_causal=False)
+    return output.transpose(1, 2), None
+
+
+def flash_attention_2(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """The flash-attn library, called directly: transformers' own wrapper differs from release to release."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, A, N, d) -> (B, N, A, d)
+    return flash_attn_func(query, key, value, dropout_p=dropout, softmax_scale=scaling, causal=False), None
+
+
+OWN_BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention_2}
+
+
+def flash_attention_obstacle(query: Optional[torch.Tensor] = None) -> Optional[str]:
+    """Why flash_attention_2 cannot run here, on `query` if given; None if it can."""
+    if flash_attn_func is None:
+        return "the package flash-attn is not installed"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if query is not None and not query.is_cuda:
+        return f"the model is on {query.device.type}"
+    if query is not None and query.dtype not in (torch.float16, torch.bfloat16):
+        return f"it takes float16 and bfloat16, not {query.dtype}"
+    return None
+
+
+def fall_back_to_sdpa(obstacle: str) -> str:
+    # The reason is left to the debug log of the second call on: one warning per process, whatever the reasons.
+    logger.warning_once("flash_attention_2 cannot run here, using sdpa instead.")
+    logger.debug("flash_attention_2 cannot run: %s", obstacle)
+    return "sdpa"
+
+
+def attention_backend(config: LlavaViTConfig, query: torch.Tensor, output_attentions: bool) -> Callable:
+    """The function that computes attention for this call.
+
+    Raises:
+        ValueError: The configured implementation is neither one of ours nor offered by the installed transformers.
+    """
+    name = getattr(config, "_attn_implementation", None) or "sdpa"
+    if output_attentions:
+        name = "eager"
+    if name == "flash_attention_2":
+        obstacle = flash_attention_obstacle(query)
+        name = name if obstacle is None else fall_back_to_sdpa(obstacle)
+    if name in OWN_BACKENDS:
+        return OWN_BACKENDS[name]
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        known = sorted({*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS})
+        raise ValueError(f"unknown attention implementation {name!r}; this transformers offers {', '.join(known)}")
+    return ALL_ATTENTION_FUNCTIONS[name]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Modules, small to large
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class LlavaViTRMSNorm(nn.Module):
+    """Root-mean-square norm with a weight, computed in float32."""
+
+    def __init__(self, hidden_size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        x = hidden_states.float()
+        x = x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight * x.to(hidden_states.dtype)
+
+
+def make_norm(config: LlavaViTConfig) -> nn.Module:
+    kind = LlavaViTRMSNorm if config.layer_norm_type == "rms_norm" else nn.LayerNorm
+    return kind(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class LlavaViTPatchEmbedding(nn.Module):
+    """The weight of a bias-free convolution of stride p, applied to patches that are already cut out.
+
+    Args of forward:
+        patches: (B, N, C*p*p).
+
+    Returns of forward:
+        (B, N, D).
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        side = config.patch_size
+        self.weight = nn.Parameter(torch.zeros(config.hidden_size, config.num_channels, side, side))
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return F.linear(patches.to(self.weight.dtype), self.weight.flatten(1))
+
+
+class LlavaViTEmbeddings(nn.Module):
+    """Pixels to tokens of the visible patches; the others are never projected.
+
+    Args of forward:
+        pixel_values: (B, C, T, H, W).
+        indices: (B, N) int64 patch indices, or None for all.
+
+    Returns of forward:
+        (B, N, D).
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.patch_embedding = LlavaViTPatchEmbedding(config)
+
+    def forward(self, pixel_values: torch.Tensor, indices: Optional[torch.Tensor] = None) -> torch.Tensor:
+        return self.patch_embedding(cut_patches(pixel_values, self.patch_size, indices))
+
+
+class LlavaViTAttention(nn.Module):
+    """Full self-attention with rotary positions; the backend is chosen per call from the configuration.
+
+    Args of forward:
+        hidden_states: (B, N, D).
+        cos, sin: (B or 1, N, 1, d), from `rotary_cos_sin`.
+        output_attentions: Whether to return the probabilities, through the eager backend.
+
+    Returns of forward:
+        (B, N, D) and the (B, A, N, N) probabilities or None.
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.head_dim
+        self.scaling = config.head_dim**-0.5
+        self.dropout = config.attention_dropout
+        self.is_causal = False  # read by transformers' flash-attention functions
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, output_attentions: bool = False
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        heads = (-1, self.head_dim)
+        query = apply_rotary(self.q_proj(hidden_states).unflatten(-1, heads), cos, sin)
+        key = apply_rotary(self.k_proj(hidden_states).unflatten(-1, heads), cos, sin)
+        value = self.v_proj(hidden_states).unflatten(-1, heads)
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, A, d) -> (B, A, N, d)
+        attend = attention_backend(self.config, query, output_attentions)
+        dropout = self.dropout if self.training else 0.0
+        # is_causal and the mask are spelled out: without them transformers' sdpa would attend causally.
+        output, probabilities = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout, is_causal=False)
+        return self.out_proj(output.flatten(2)), probabilities if output_attentions else None
+
+
+# Allocations above 32 MiB come fresh from the kernel at each call, and zeroing their pages costs about as much as the
+# activation function; below, the allocator hands the same memory out again.
+CHUNK_BYTES = 16 * 2**20
+
+
+def rows_per_chunk(hidden_states: torch.Tensor, width: int) -> Optional[int]:
+    """How many tokens the MLP takes at a time, so that its intermediates stay small; None for all at once.
+
+    Only in inference on the CPU: training keeps the intermediates anyway, and a GPU has its own memory pool.
+    """
+    if torch.is_grad_enabled() or hidden_states.device.type != "cpu" or not has_values(hidden_states):
+        return None
+    rows = max(1, CHUNK_BYTES // (width * hidden_states.element_size()))
+    return rows if rows < hidden_states.numel() // hidden_states.shape[-1] else None
+
+
+class LlavaViTMLP(nn.Module):
+    """Two linear layers with an activation between, (..., D) -> (..., M) -> (..., D)."""
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        if config.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be a transformers activation, got {config.hidden_act!r}; known: {', '.join(ACT2FN)}")
+        self.activation_fn = ACT2FN[config.hidden_act]
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        rows = rows_per_chunk(hidden_states, self.fc1.out_features)
+        if rows is None:
+            return self.fc2(self.activation_fn(self.fc1(hidden_states)))
+        chunks = hidden_states.flatten(0, -2).split(rows)
+        return torch.cat([self.fc2(self.activation_fn(self.fc1(chunk))) for chunk in chunks]).view_as(hidden_states)
+
+
+class LlavaViTEncoderLayer(nn.Module):
+    """One pre-norm transformer block. Arguments and results are those of `LlavaViTAttention`."""
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.layer_norm1 = make_norm(config)
+        self.self_attn = LlavaViTAttention(config)
+        self.layer_norm2 = make_norm(config)
+        self.mlp = LlavaViTMLP(config)
+
+    def forward(
+        self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, output_attentions: bool = False
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        attended, probabilities = self.self_attn(self.layer_norm1(hidden_states), cos, sin, output_attentions)
+        hidden_states = hidden_states + attended
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states)), probabilities
+
+
+class LlavaViTEncoder(nn.Module):
+    """The stack of blocks.
+
+    Args of forward:
+        hidden_states: (B, N, D), pre-normed.
+        cos, sin: (B or 1, N, 1, d).
+        output_hidden_states: Whether to collect the input and each block's output.
+        output_attentions: Whether to collect each block's probabilities.
+
+    Returns of forward:
+        BaseModelOutput.
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([LlavaViTEncoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.gradient_checkpointing = False
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> BaseModelOutput:
+        collected: List[torch.Tensor] = [hidden_states]
+        attentions: List[torch.Tensor] = []
+        for layer in self.layers:
+            if self.gradient_checkpointing and self.training:
+                hidden_states, probabilities = self._gradient_checkpointing_func(
+                    layer.__call__, hidden_states, cos, sin, output_attentions
+                )
+            else:
+                hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions)
+            if output_hidden_states:
+                collected.append(hidden_states)
+            if output_attentions:
+                attentions.append(probabilities)
+        return BaseModelOutput(
+            last_hidden_state=hidden_states,
+            hidden_states=tuple(collected) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+
+class LlavaViTProbeAttention(nn.Module):
+    """Multi-head attention of one query over the tokens; parameters as torch.nn.MultiheadAttention's.
+
+    With a single query the key and value projections fold into it: scores are tokens . (W_k^T q) up to a constant that
+    the softmax cancels, and the values are projected after they were averaged. So no (B, N, 2D) projection is made.
+
+    Args of forward:
+        probe: (1, 1, D).
+        tokens: (B, N, D).
+
+    Returns of forward:
+        (B, D).
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.in_proj_weight = nn.Parameter(torch.zeros(3 * config.hidden_size, config.hidden_size))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * config.hidden_size))
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, probe: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        heads = (self.num_heads, self.head_dim)
+        query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
+        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
+        query = F.linear(probe.flatten(), query_weight, query_bias).unflatten(0, heads) * self.head_dim**-0.5
+        folded = torch.matmul(query[:, None, :], key_weight.unflatten(0, heads)).squeeze(1)  # (A, d) -> (A, D)
+        scores = F.linear(tokens, folded)  # (B, N, D) -> (B, N, A)
+        probabilities = F.softmax(scores, dim=1, dtype=torch.float32).to(tokens.dtype)
+        averaged = torch.matmul(probabilities.transpose(1, 2), tokens)  # (B, A, N) x (B, N, D) -> (B, A, D)
+        values = torch.einsum("bad,aed->bae", averaged, value_weight.unflatten(0, heads))  # (B, A, D) -> (B, A, d)
+        return self.out_proj(values.flatten(1) + value_bias)
+
+
+class LlavaViTPoolingHead(nn.Module):
+    """Pooling by one learned probe.
+
+    Args of forward:
+        tokens: (B, N, D), post-normed.
+
+    Returns of forward:
+        (B, D).
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.probe = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.attention = LlavaViTProbeAttention(config)
+        self.norm = LlavaViTRMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = LlavaViTMLP(config)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        attended = self.attention(self.probe, tokens)
+        # Oddity 3: the branch starts at the attended probe, not at the probe.
+        return attended + self.mlp(self.norm(attended))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pretrained base and public models
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class LlavaViTPreTrainedModel(PreTrainedModel):
+    """What the models share: loading, saving, initialisation, and what transformers may do with them."""
+
+    config_class = LlavaViTConfig
+    base_model_prefix = "llava_vit"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
+    # Old and new names of the same promises; each release reads its own.
+    _supports_sdpa = True
+    _supports_flash_attn_2 = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # Only torch.nn.init functions: transformers guards them, so weights that were loaded are not overwritten.
+        std = self.config.initializer_range
+        if isinstance(module, (nn.Linear, LlavaViTPatchEmbedding)):
+            nn.init.normal_(module.weight, mean=0.0, std=std)
+        if isinstance(module, LlavaViTProbeAttention):
+            nn.init.normal_(module.in_proj_weight, mean=0.0, std=std)
+            nn.init.zeros_(module.in_proj_bias)
+        if isinstance(module, LlavaViTPoolingHead):
+            nn.init.normal_(module.probe, mean=0.0, std=1.0)
+        if isinstance(module, (nn.LayerNorm, LlavaViTRMSNorm)):
+            nn.init.ones_(module.weight)
+        if isinstance(module, (nn.Linear, nn.LayerNorm)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return getattr(self, self.base_model_prefix, self).embeddings.patch_embedding
+
+    @classmethod
+    def _autoset_attn_implementation(cls, config, *args, **kwargs):
+        # transformers up to 4.55 checks the implementation here, on the class.
+        if getattr(config, "_attn_implementation_internal", None) == "flash_attention_2":
+            obstacle = flash_attention_obstacle()
+            if obstacle is not None:
+                config._attn_implementation = fall_back_to_sdpa(obstacle)
+        return super()._autoset_attn_implementation(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
+        # Later releases check it here, on the model.
+        if attn_implementation == "flash_attention_2":
+            obstacle = flash_attention_obstacle()
+            if obstacle is not None:
+                attn_implementation = fall_back_to_sdpa(obstacle)
+        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+
+
+class LlavaViTModel(LlavaViTPreTrainedModel):
+    """The LLaVA-ViT encoder, with its pooling head where the configuration has one.
+
+    Example:
+        >>> import torch
+        >>> from llavavit import LlavaViTConfig, LlavaViTModel
+        >>> config = LlavaViTConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2)
+        >>> outputs = LlavaViTModel(config).eval()(torch.zeros(1, 3, 4, 32, 48))
+        >>> tuple(outputs.last_hidden_state.shape), tuple(outputs.pooler_output.shape)
+        ((1, 24, 64), (1, 64))
+    """
+
+    def __init__(self, config: LlavaViTConfig):
+        config.check_values()
+        super().__init__(config)
+        self.embeddings = LlavaViTEmbeddings(config)
+        self.layernorm_pre = make_norm(config)
+        self.encoder = LlavaViTEncoder(config)
+        self.layernorm_post = make_norm(config) if config.use_head else None
+        self.head = LlavaViTPoolingHead(config) if config.use_head else None
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        visible_indices: Optional[torch.Tensor] = None,
+        patch_positions: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        return_dict: Optional[bool] = None,
+    ) -> Union[tuple, BaseModelOutputWithPooling]:
+        """Encodes images or video.
+
+        Args:
+            pixel_values: (B, C, H, W) images or (B, C, T, H, W) video, floating point, H and W multiples of p.
+            visible_indices: Which patches to encode. None: all L, ordered by frame, row, column. (B, N) integers in
+                [0, L): these, in the order given. (B, 1, T, H, W): a residual signal, of which the
+                `config.max_visible_patches` patches with the largest sum of |residual| are kept, in ascending order.
+            patch_positions: (B, N, 3), the (t, row, column) of each visible patch, in place of its place in the input.
+            output_attentions: Whether to return the attention probabilities; computed by the eager backend.
+            output_hidden_states: Whether to return the pre-normed tokens and each block's output.
+            return_dict: False for a plain tuple.
+
+        Returns:
+            BaseModelOutputWithPooling: `last_hidden_state` (B, N, D), `pooler_output` (B, D) or None without a head,
+            `hidden_states` (layers + 1) x (B, N, D), the last one before the post-norm, `attentions` layers x (B, A, N, N).
+
+        Raises:
+            ValueError: An input has the wrong type, shape, dtype or range.
+        """
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+
+        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)
+        indices = self.select_patches(pixel_values, visible_indices)
+        tokens = self.embeddings(pixel_values, indices)
+        cos, sin = self.place_patches(pixel_values, indices, patch_positions, tokens)
+        encoded = self.encoder(self.layernorm_pre(tokens), cos, sin, output_hidden_states, output_attentions)
+        last_hidden_state, pooled = self.pool(encoded.last_hidden_state)
+        outputs = BaseModelOutputWithPooling(
+            last_hidden_state=last_hidden_state,
+            pooler_output=pooled,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+    def select_patches(
+        self, pixel_values: torch.Tensor, visible_indices: Optional[torch.Tensor]
+    ) -> Optional[torch.Tensor]:
+        """The (B, N) int64 indices of the patches to encode, or None for all."""
+        if visible_indices is None:
+            return None
+        if not isinstance(visible_indices, torch.Tensor):
+            raise ValueError(f"visible_indices must be a torch.Tensor, got {type(visible_indices).__name__}")
+        visible_indices = visible_indices.to(pixel_values.device)
+        if visible_indices.dim() == 5:
+            check_residual(visible_indices, pixel_values)
+            return indices_from_residual(visible_indices, self.config.patch_size, self.config.max_visible_patches)
+        rows, columns = self.grid_of(pixel_values)
+        check_visible_indices(visible_indices, pixel_values.shape[0], pixel_values.shape[2] * rows * columns)
+        return visible_indices.long()
+
+    def place_patches(
+        self,
+        pixel_values: torch.Tensor,
+        indices: Optional[torch.Tensor],
+        patch_positions: Optional[torch.Tensor],
+        tokens: torch.Tensor,
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine of the visible patches' rotary angles, once for all blocks."""
+        if patch_positions is None:
+            if indices is None:
+                indices = torch.arange(tokens.shape[1], device=tokens.device)[None]
+            patch_positions = torch.stack(split_indices(indices, *self.grid_of(pixel_values)), dim=-1)
+        else:
+            check_patch_positions(patch_positions, tokens.shape[0], tokens.shape[1])
+        positions = patch_positions.to(tokens.device)
+        return rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta, tokens.dtype)
+
+    def pool(self, hidden_states: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """`last_hidden_state` and `pooler_output` of the encoded tokens."""
+        if self.head is None:
+            return hidden_states, None
+        hidden_states = self.layernorm_post(hidden_states)
+        return hidden_states, self.head(hidden_states)
+
+    def grid_of(self, pixel_values: torch.Tensor) -> Tuple[int, int]:
+        """Patch rows and columns of a frame."""
+        return pixel_values.shape[-2] // self.config.patch_size, pixel_values.shape[-1] // self.config.patch_size
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: LlavaViTConfig) -> torch.Tensor:
+    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+
+    One label: regression. Integer labels (B,): one class each, -100 is ignored. Floating-point labels (B, num_labels):
+    several classes each. As transformers does, the type is kept in the configuration, where pipelines read it.
+
+    Raises:
+        ValueError: The labels do not fit the problem type, or the type is unknown.
+    """
+    if config.problem_type is None:
+        kind = "single_label_classification" if is_integer(labels) else "multi_label_classification"
+        config.problem_type = "regression" if config.num_labels == 1 else kind
+    labels = labels.to(logits.device)
+    if config.problem_type == "single_label_classification":
+        check_class_labels(labels, logits)
+        return F.cross_entropy(logits, labels.long())
+    if config.problem_type not in ("regression", "multi_label_classification"):
+        raise ValueError(
+            "problem_type must be regression, single_label_classification or multi_label_classification, got "
+            f"{config.problem_type!r}"
+        )
+    if labels.numel() != logits.numel() or labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"labels for {config.problem_type} must be {tuple(logits.shape)}, got shape {tuple(labels.shape)}")
+    loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
+    return loss(logits, labels.view_as(logits).to(logits.dtype))
+
+
+def check_class_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
+    """Raises ValueError unless (B,) integers in [0, num_labels) or -100."""
+    if tuple(labels.shape) != (logits.shape[0],) or not is_integer(labels):
+        raise ValueError(
+            f"labels for single_label_classification must be ({logits.shape[0]},) integers, got shape {tuple(labels.shape)} of {labels.dtype}"
+        )
+    if has_values(labels):
+        wrong = labels[((labels < 0) | (labels >= logits.shape[1])) & (labels != -100)]
+        if wrong.numel():
+            raise ValueError(f"labels must lie in [0, {logits.shape[1]}) or be -100, got {wrong[0].item()}")
+
+
+class LlavaViTForClassification(LlavaViTPreTrainedModel):
+    """A linear classifier on the pooled output, or on the mean token of a model without a pooling head."""
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.llava_vit = LlavaViTModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        visible_indices: Optional[torch.Tensor] = None,
+        patch_positions: Optional[torch.Tensor] = None,
+        labels: Optional[torch.Tensor] = None,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Optional[bool] = None,
+        return_dict: Optional[bool] = None,
+    ) -> Union[tuple, ImageClassifierOutput]:
+        """Classifies images or video. Inputs as `LlavaViTModel.forward`, and `labels` as `classification_loss`.
+
+        Returns:
+            ImageClassifierOutput: `loss` where labels are given, `logits` (B, num_labels), `hidden_states`, `attentions`.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        encoded = self.llava_vit(
+            pixel_values,
+            visible_indices,
+            patch_positions,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        pooled = encoded.last_hidden_state.mean(dim=1) if encoded.pooler_output is None else encoded.pooler_output
+        logits = self.classifier(pooled)
+        outputs = ImageClassifierOutput(
+            loss=None if labels is None else classification_loss(logits, labels, self.config),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
+
+class LlavaViTForImageClassification(LlavaViTForClassification):
+    """LLaVA-ViT with a linear image classifier.
+
+    Example:
+        >>> import torch
+        >>> from llavavit import LlavaViTConfig, LlavaViTForImageClassification
+        >>> config = LlavaViTConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_labels=10)
+        >>> tuple(LlavaViTForImageClassification(config).eval()(torch.zeros(2, 3, 32, 32)).logits.shape)
+        (2, 10)
+    """
+
+
+class LlavaViTForVideoClassification(LlavaViTForClassification):
+    """LLaVA-ViT with a linear video classifier.
+
+    Example:
+        >>> import torch
+        >>> from llavavit import LlavaViTConfig, LlavaViTForVideoClassification
+        >>> config = LlavaViTConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_labels=8)
+        >>> tuple(LlavaViTForVideoClassification(config).eval()(torch.zeros(1, 3, 4, 32, 32)).logits.shape)
+        (1, 8)
+    """
+
+
+LlavaViTModel.register_for_auto_class("AutoModel")
+LlavaViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
+LlavaViTForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
+
+__all__ = [
+    "LlavaViTAttention",
+    "LlavaViTEmbeddings",
+    "LlavaViTEncoder",
+    "LlavaViTEncoderLayer",
+    "LlavaViTForImageClassification",
+    "LlavaViTForVideoClassification",
+    "LlavaViTModel",
+    "LlavaViTPreTrainedModel",
+]
