@@ -1,6 +1,5 @@
 """Which checks a folder gets, in which order and in which process."""
 
-import ast
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ..errors import UserError
 from ..packages import Package
+from ..references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import run_beside, run_isolated
 from .files import architecture_of, check_code, check_config, check_files, code_in_use, package_of, read_config
@@ -53,42 +53,6 @@ def verify_folder(
     verification = _Verification(folder, checkpoint, split_reference(reference), CheckList(progress))
     verification.run(run_foreign_code)
     return verification.checks.checks
-
-
-def split_reference(reference: Optional[str]) -> Optional[Tuple[str, str]]:
-    """("FILE.py", "NAME") of "FILE.py:NAME", after a look into the file that runs none of it."""
-    if reference is None:
-        return None
-    path, colon, name = reference.rpartition(":")
-    if not colon or not path.endswith(".py") or not name.isidentifier():
-        raise UserError(f"reference {reference!r} is not understood; accepted: FILE.py:NAME")
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"reference file {path} does not exist")
-    try:
-        tree = ast.parse(file.read_bytes(), filename=path)
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"reference file {path} is not Python: {error}") from error
-    names = _top_level_names(tree)
-    if name not in names and "*" not in names:
-        raise UserError(f"reference file {path} has no {name!r}; it has: {', '.join(sorted(names)) or 'no names'}")
-    return str(file.resolve()), name
-
-
-def _top_level_names(tree: ast.Module) -> set:
-    """The names a module defines, as far as reading shows; "*" where that cannot be told."""
-    names = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {leaf.id for target in targets for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
-        elif not isinstance(node, ast.Expr):
-            names.add("*")  # if, try, with and loops may define anything
-    return names
 
 
 class _Verification:

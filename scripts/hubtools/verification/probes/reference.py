@@ -4,10 +4,8 @@ The reference gets the weights that the folder should hold: the folder's, and wh
 the checkpoint's. Its state dict may be in any layout that `hubtools.layouts` knows.
 """
 
-import importlib.util
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
@@ -17,6 +15,7 @@ from hubtools.checkpoint import open_checkpoint
 from hubtools.errors import UserError, some
 from hubtools.layouts import Layout, Part, recognise, to_hub_layout
 from hubtools.packages import PACKAGES
+from hubtools.references import load_function
 
 from .folder import case_of, cases_of
 from .forwards import TOLERANCE
@@ -25,18 +24,6 @@ from .tensors import Differences, OutputDifference, compare_outputs, read_tensor
 
 OUTPUT_NAMES = ("last_hidden_state", "pooler_output", "logits")
 LAYER = r"encoder\.layers\.(\d+)\..+"
-
-
-def load_function(path: str, name: str) -> Callable[[dict], torch.nn.Module]:
-    """`name` of the Python file at `path`; the file may import its neighbours."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling look their module up there
-    sys.path.insert(0, str(Path(path).parent))
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, name, None)):
-        raise UserError(f"{path} has no class or function {name!r}")
-    return getattr(module, name)
 
 
 def sizes_llava_vit(shapes: Mapping[str, Tuple[int, ...]]) -> Dict[str, Any]:
