@@ -202,7 +202,7 @@ def test_a_truncated_picture_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["byteformer-digits", "llava-vit-moving-digits"])
 def test_the_trained_folders_are_what_their_recipes_say(name):
-    """`python scripts/finetune.py --refresh-code FOLDER` renews the code after a change to a package."""
+    """After a change to a package, `make refresh-demos` renews the copies of its code."""
     from hubtools.finetuning.starting_point import load_processor
     from hubtools.verification.files import check_code, read_config
 

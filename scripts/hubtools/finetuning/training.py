@@ -184,7 +184,7 @@ def training_arguments(settings: Settings, room: Path, size: int) -> TrainingArg
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
         greater_is_better=True,
-        save_total_limit=1,  # the newest; the best is kept beside it
+        save_total_limit=2,  # the best and the newest
         logging_strategy="steps",
         logging_steps=max(min(steps // 20, 50), 1),
         seed=settings.seed,
