@@ -77,6 +77,13 @@ def package_class(package: str, name: str) -> type:
     return getattr(importlib.import_module(package), name)
 
 
+def auto_image_processor(not_applicable):
+    """transformers.AutoImageProcessor; on some releases the class itself is a stand-in that asks for torchvision."""
+    if "torchvision" in getattr(transformers.AutoImageProcessor, "_backends", ()) and not transformers.utils.is_torchvision_available():
+        not_applicable("this release has no AutoImageProcessor without torchvision; the processor's own class and pipeline() work")
+    return transformers.AutoImageProcessor
+
+
 def load(source, origin: str = "hub", auto_class: Optional[str] = None, path: Optional[Path] = None, **kwargs):
     """Loads a folder in evaluation mode.
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from kit import KIT, error, folder, load, run
+from kit import KIT, auto_image_processor, error, folder, load, run
 from PIL import Image
 from safetensors.torch import load_file
-from test_processors import auto_image_processor, image
+from test_processors import image
 
 
 RELEASE = tuple(int(part) for part in transformers.__version__.split(".")[:2])
@@ -42,7 +42,7 @@ def test_image_feature_extraction_with_the_folders_processor(not_applicable):
     source = folder("llava_vit_base")
     if RELEASE < (4, 54):
         not_applicable("pipeline() finds image processors of built-in models only; image_processor=... works")
-    auto_image_processor(source, not_applicable)
+    auto_image_processor(not_applicable)
     pipe = transformers.pipeline("image-feature-extraction", model=str(source.path), trust_remote_code=True)
     assert torch.tensor(pipe(image())).shape == (1, 16, 64)
 
@@ -60,8 +60,7 @@ def test_image_classification_byteformer(kind, tmp_path):
     pipe = transformers.pipeline("image-classification", model=str(source.path), trust_remote_code=True)
     if kind == "jpeg path":
         image().save(tmp_path / "photo.jpg")
-        processor = transformers.AutoImageProcessor.from_pretrained(str(source.path), trust_remote_code=True)
-        ids = processor(Image.open(tmp_path / "photo.jpg"), return_tensors="pt")["input_ids"]
+        ids = pipe.image_processor(Image.open(tmp_path / "photo.jpg"), return_tensors="pt")["input_ids"]
         answer = pipe(str(tmp_path / "photo.jpg"))
     else:
         ids = load_file(KIT / "processed.safetensors")["byteformer_k4_w16.image"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from kit import KIT, folder, load, package_class, run
+from kit import KIT, auto_image_processor, folder, load, package_class, run
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,16 +19,6 @@ def recorded():
 
 def image():
     return Image.open(KIT / "image.png").convert("RGB")
-
-
-def auto_image_processor(source, not_applicable):
-    """A LLaVA-ViT folder's processor; some releases cannot make CLIP's through the Auto class without torchvision."""
-    try:
-        return transformers.AutoImageProcessor.from_pretrained(str(source.path))
-    except (ImportError, ValueError) as error:
-        if "torchvision" not in str(error).lower():
-            raise
-        not_applicable("AutoImageProcessor gives CLIP's processor only with torchvision in this release; CLIPImageProcessor works")
 
 
 def check_pixels(processor):
@@ -48,7 +38,7 @@ def test_clip_image_processor(name):
 
 
 def test_clip_image_processor_through_auto_class(not_applicable):
-    check_pixels(auto_image_processor(folder("llava_vit_image"), not_applicable))
+    check_pixels(auto_image_processor(not_applicable).from_pretrained(str(folder("llava_vit_image").path)))
 
 
 def test_processed_image_goes_into_the_model():
@@ -60,10 +50,10 @@ def test_processed_image_goes_into_the_model():
 
 @pytest.mark.parametrize("name", BYTEFORMER_IMAGE)
 @pytest.mark.parametrize("origin", ["hub", "package"])
-def test_byteformer_image_processor(name, origin):
+def test_byteformer_image_processor(name, origin, not_applicable):
     source = folder(name)
     if origin == "hub":
-        processor = transformers.AutoImageProcessor.from_pretrained(str(source.path), trust_remote_code=True)
+        processor = auto_image_processor(not_applicable).from_pretrained(str(source.path), trust_remote_code=True)
     else:
         processor = package_class("byteformer", "ByteFormerImageProcessor").from_pretrained(str(source.path))
     assert type(processor).__name__ == "ByteFormerImageProcessor"

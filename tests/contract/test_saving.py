@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from kit import CLASSIFIERS, FOLDERS, ORIGINS, PAIR, assert_same_weights, folder, load, main_output, run
+from kit import CLASSIFIERS, FOLDERS, ORIGINS, PAIR, assert_same_weights, auto_image_processor, folder, load, main_output, run
 
 BOTH = pytest.mark.parametrize("origin", ORIGINS)
 
@@ -75,8 +75,9 @@ def test_bfloat16_save(tmp_path):
 
 
 @pytest.mark.parametrize("name, auto_class", [("byteformer_k4_w16", "AutoImageProcessor"), ("byteformer_k32_sinusoidal", "AutoFeatureExtractor")])
-def test_processor_is_saved_with_its_code(name, auto_class, tmp_path):
-    source, loader = folder(name), getattr(transformers, auto_class)
+def test_processor_is_saved_with_its_code(name, auto_class, tmp_path, not_applicable):
+    source = folder(name)
+    loader = auto_image_processor(not_applicable) if auto_class == "AutoImageProcessor" else getattr(transformers, auto_class)
     processor = loader.from_pretrained(str(source.path), trust_remote_code=True)
     processor.save_pretrained(tmp_path / "processor")
     saved = json.loads((tmp_path / "processor" / "preprocessor_config.json").read_text(encoding="utf-8"))
