@@ -171,7 +171,8 @@ class HubServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        # Another host name, as in the world: 1.33 takes a redirect within one host for one within the Hub.
+        return f"http://{'127.0.0.1' if self.name == 'hub' else 'localhost'}:{self.server_port}"
 
     def handle_error(self, request, client_address) -> None:
         """A client that leaves in the middle is part of these tests; anything else is a bug of this file and must be seen."""
@@ -223,7 +224,7 @@ class LocalHub:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
         home = self.folder / "hf_home"
         home.mkdir(exist_ok=True)
-        env = {**kept, "HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1", **more}
+        env = {**kept, "HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost", **more}
         return {**env, "HF_TOKEN": token} if token else env
 
     def repo(self, repo_id: str) -> Repo:

@@ -46,7 +46,7 @@ def probe(tmp_path, *arguments, env=None):
 
 
 def hub_env(hub):
-    return {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    return {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1,localhost"}
 
 
 @pytest.fixture(scope="module")
