@@ -35,7 +35,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of new weights, order and variations (default 0)")
     parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters of this rank and merge them at the end (PEFT)")
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
-    parser.add_argument("--fsdp", action="store_true", help="shard the model over the processes")
+    parser.add_argument("--fsdp", action="store_true", help="shard the model over the processes, layer by layer (GPUs)")
     parser.add_argument("--no-resume", dest="resume", action="store_false", help="drop the checkpoints of an unfinished run and start anew")
     parser.add_argument("--keep-checkpoints", action="store_true", help="leave OUTPUT.training in place")
     parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not check the finished folder (see scripts/verify.py)")
@@ -46,6 +46,7 @@ def main(argv=None) -> int:
     arguments = build_parser().parse_args(argv)
     check_arguments(arguments)
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
+    import torch
     from transformers import set_seed
     from transformers.utils import logging
 
@@ -55,6 +56,8 @@ def main(argv=None) -> int:
     from hubtools.finetuning.training import train
     from hubtools.staging import check_output
 
+    if arguments.fsdp and not torch.cuda.is_available():
+        raise UserError("--fsdp needs GPUs: accelerate shards models over GPUs only, and there is none; without it, processes share the batch on CPUs too")
     check_output(arguments.output, arguments.overwrite, [arguments.folder])
     if not sys.stderr.isatty():
         logging.disable_progress_bar()

@@ -141,6 +141,21 @@ def test_two_processes_have_the_loss_curve_of_one(start, tmp_path):
     assert one[0][1] > one[-1][1]
 
 
+@pytest.mark.parametrize("package", ["llavavit", "byteformer"])
+def test_sharding_by_the_layers_that_the_model_names_gives_the_same_losses(package):
+    """torch's FSDP on two processes, directly: accelerate shards over GPUs only."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    worker = str(ROOT / "tests" / "sharded_steps.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    losses = []
+    for processes in ("1", "2"):
+        done = subprocess.run([*launcher, processes, worker, package], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses.append(json.loads(done.stdout.splitlines()[-1]))
+    assert len(losses[0]) == len(losses[1]) == 5 and losses[0][0] != losses[0][-1]
+    assert max(abs(a - b) for a, b in zip(*losses)) < 1e-4
+
+
 def test_adapters_are_merged_into_the_folder(start, tmp_path):
     result = call(finetune.main, *command(start, tmp_path / "merged", "--epochs", "2", "--lora", "4"))
     assert result.code == 0, result.err
@@ -167,6 +182,7 @@ def test_adapters_are_merged_into_the_folder(start, tmp_path):
         (["{start}/tiny", "--warmup", "1.5"], "--warmup must be in [0, 1), got 1.5"),
         (["{start}/tiny", "--lora", "-2"], "must not be negative"),
         (["{start}/tiny", "--lora", "4", "--fsdp"], "do not go together"),
+        pytest.param(["{start}/tiny", "--fsdp"], "--fsdp needs GPUs", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")),
         (["{start}/tiny", "--epoch", "many"], "invalid float value"),
         (["{start}/tiny", "--seed", "0.5"], "invalid int value"),
     ],
