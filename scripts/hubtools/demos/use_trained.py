@@ -111,6 +111,7 @@ def outlined(picture, patches):
 
 
 def main(digits_folder, motion_folder, output):
+    torch.set_num_threads(1)  # models this small: threads that wait for each other cost more than they give
     output = Path(output)
     results = classify_digits(digits_folder, output)
     model = AutoModelForVideoClassification.from_pretrained(motion_folder, trust_remote_code=True).eval()
