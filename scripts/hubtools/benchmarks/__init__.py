@@ -1,0 +1,1 @@
+"""Benchmark cases as data, and how their time and memory are measured."""

@@ -1,0 +1,65 @@
+"""Builds a case's two models with equal weights, and runs them."""
+
+from pathlib import Path
+from typing import Dict, Tuple
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from ..layouts import from_hub_layout, recognise, stack
+from ..packages import ROOT, package_named
+from ..references import load_function, split_reference
+from .case import Case, Inputs
+
+OURS, REFERENCE = "model", "reference"
+
+
+def reference_file(spec: str) -> str:
+    """FILE.py:NAME with FILE.py as it stands here, or else in the repository."""
+    file, colon, name = spec.rpartition(":")
+    return spec if Path(file).is_file() or not (ROOT / file).is_file() else f"{ROOT / file}{colon}{name}"
+
+
+def load_reference(spec: str):
+    """The class or function NAME of FILE.py."""
+    return load_function(*split_reference(reference_file(spec)))
+
+
+def seeded_state(model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Weights that depend on the seed alone: 0.02 noise on what the initialisation gave, so that biases matter too."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: value + 0.02 * torch.randn(value.shape, generator=generator) if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+
+
+def build(case: Case, which: str, reference: str) -> nn.Module:
+    """The package's model or the reference, in eval mode. Both get the package model's weights."""
+    package = package_named(case.package)
+    module = package.load()
+    torch.manual_seed(0)
+    config = getattr(module, package.config_class)(**case.config)
+    ours = getattr(module, case.architecture)(config).eval()
+    state = seeded_state(ours)
+    if which == OURS:
+        ours.load_state_dict(state, strict=True)
+        return ours
+    other = load_reference(reference)(config.to_dict()).eval()
+    layout = recognise(package.name, other.state_dict())
+    keys = from_hub_layout(package.name, layout.name, state)
+    try:
+        other.load_state_dict({key: stack([state[name] for name in names]) for key, names in keys.items()}, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{reference} ({layout.name} layout) does not take the model's weights: {str(error)[:300]}") from error
+    return other
+
+
+def inputs_of(case: Case, which: str) -> Inputs:
+    inputs = case.make_inputs(torch.Generator().manual_seed(1))
+    return case.reference_inputs(inputs) if which == REFERENCE and case.reference_inputs else inputs
+
+
+def build_both(case: Case, reference: str) -> Dict[str, Tuple[nn.Module, Inputs]]:
+    return {which: (build(case, which, reference), inputs_of(case, which)) for which in (OURS, REFERENCE)}
