@@ -86,14 +86,20 @@ def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[st
         "num_labels": config.num_labels,
     }
     values.update({key: value for key, value in config.to_dict().items() if key not in values})
-    values.update(_llava_vit_values(config) if recipe.package.name == "llavavit" else _byteformer_values(recipe, config))
+    values.update(_llava_vit_values(recipe, config) if recipe.package.name == "llavavit" else _byteformer_values(recipe, config))
     return values
 
 
-def _llava_vit_values(config: Any) -> Dict[str, Any]:
-    if config.use_head:
-        return {"pooled_line": "print(output.pooler_output.shape)  # (1, hidden size)"}
-    return {"pooled_line": "print(output.pooler_output)  # None: this model has no pooling head"}
+def _llava_vit_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    if recipe.auto_class != "AutoModel":
+        logits = f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"
+        return {"auto_class": recipe.auto_class, "image_lines": logits, "sparse_line": logits}
+    pooled = "print(output.pooler_output.shape)  # (1, hidden size)" if config.use_head else "print(output.pooler_output)  # None: this model has no pooling head"
+    return {
+        "auto_class": recipe.auto_class,
+        "image_lines": f"print(output.last_hidden_state.shape)  # (1, patches, hidden size)\n{pooled}",
+        "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)",
+    }
 
 
 def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
