@@ -4,7 +4,7 @@ import json
 import os
 import string
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, Mapping
 
 from .errors import UserError
 from .packages import ROOT
@@ -44,9 +44,7 @@ def is_current(result: Mapping[str, Any], fingerprint: str) -> bool:
 
 def notes_of(releases: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
     """The reasons for which something is not applicable, each with a letter, in order of first appearance."""
-    reasons: List[str] = []
-    for result in releases.values():
-        reasons += [reason for reason in result.get("not_applicable", {}).values() if reason not in reasons]
+    reasons = dict.fromkeys(reason for result in releases.values() for reason in result.get("not_applicable", {}).values())
     return dict(zip(reasons, string.ascii_lowercase))
 
 
