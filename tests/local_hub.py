@@ -135,6 +135,8 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"Content-Length": str(len(content)), **(headers or {})}
         for key, value in headers.items():
             self.send_header(key, value)
+        if self.close_connection:  # unsaid, the client's next request would run into the closing
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
             return

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -62,7 +63,10 @@ def main(package):
         losses.append(mean.item() / world)
     if rank == 0:
         print(json.dumps(losses))
+    dist.barrier()
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads may abort an interpreter that winds down in order, after all is done
 
 
 if __name__ == "__main__":

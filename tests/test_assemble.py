@@ -131,7 +131,9 @@ def test_every_recipe_is_read_and_gives_a_configuration(name):
     recipe = load_recipe(name)
     config = recipe.build_config()
     assert config.model_type == recipe.package.model_type
-    assert recipe.checkpoint and recipe.card["summary"] and recipe.card["license"]
+    assert recipe.card["summary"] and recipe.card["license"]
+    # Only the two models that are trained here have no checkpoint to ask for.
+    assert recipe.checkpoint or (recipe.package.folder.parent / "hub_repos" / name / "model.safetensors").is_file()
 
 
 def test_corenet_and_back_is_bit_identical(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import llavavit.modeling_llava_vit as modeling
 import pytest
 import torch
-from conftest import ROOT
+from hubtools.packages import ROOT
 from llava_vit_helpers import clip, relative_error, tiny_model
 from llavavit import LlavaViTForImageClassification
 

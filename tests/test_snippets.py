@@ -79,7 +79,8 @@ def smaller(name: str):
 
 
 def environment(desk: Path, **more):
-    return {**os.environ, "HF_HOME": str(desk / "cache"), "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **more}
+    own = {"HF_HOME": str(desk / "cache"), "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {**os.environ, **more, **own}
 
 
 def run_python(desk: Path, code: str) -> str:
