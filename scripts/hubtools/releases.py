@@ -147,7 +147,7 @@ def _link_shared(folder: Path) -> Path:
         wanted: Dict[str, Path] = {}
         for source in _top_levels(_closure(LINKED)):
             wanted[source.name] = source
-        for link in shared.iterdir():
+        for link in filter(Path.is_symlink, shared.iterdir()):  # what is compiled of linked modules lies beside them
             if wanted.get(link.name) != Path(os.readlink(link)):  # upgraded or moved since
                 link.unlink()
         for name, source in wanted.items():
