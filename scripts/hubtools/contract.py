@@ -172,7 +172,7 @@ def run_suite(environment: Environment, kit: Path, selection: Optional[str] = No
     """
     with tempfile.TemporaryDirectory(prefix="contract-") as scratch:
         suite, report, home = Path(scratch) / "suite", Path(scratch) / "report.json", Path(scratch) / "home"
-        shutil.copytree(SUITE, suite, ignore=shutil.ignore_patterns("__pycache__", "*.json"))
+        shutil.copytree(SUITE, suite, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.part"))
         home.mkdir()
         command = [str(environment.python), "-m", "pytest", str(suite), "--rootdir", str(suite), "-q", "--no-header", "--tb=short"]
         command += ["-p", "no:cacheprovider", "--basetemp", str(Path(scratch) / "tmp"), *(["-k", selection] if selection else [])]
