@@ -9,7 +9,6 @@ above 1 the model is faster. Peak memory is the rise of the process's resident s
 rest, each measured in a process of its own. The last line is one JSON document.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ from hubtools.benchmarks.memory import measure_peak
 from hubtools.benchmarks.models import OURS, REFERENCE, load_reference, reference_file
 from hubtools.benchmarks.registry import CASES, case_named
 from hubtools.benchmarks.timing import measure_loads, measure_times
-from hubtools.errors import UserError, run_script
+from hubtools.errors import ArgumentParser, UserError, run_script
 
 MIB = 2**20
 
@@ -33,13 +32,12 @@ def positive(text: str) -> int:
 
 
 def parse(argv: Optional[Sequence[str]]):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(prog="benchmark.py", description=__doc__)
     parser.add_argument("--case", action="append", help=f"repeatable; default: all of {', '.join(CASES)}")
     parser.add_argument("--reference", metavar="FILE.py:NAME", help="NAME(config: dict) -> torch.nn.Module; default: the case's")
     parser.add_argument("--repeats", type=positive, default=7, help="counted runs of each model (default 7)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="threads of each run")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there as well")
-    parser.add_argument("--debug", action="store_true", help="show a stack trace on errors")
     return parser.parse_args(argv)
 
 
