@@ -5,8 +5,9 @@
     python scripts/benchmark.py --case sparse --reference tests/plain_llava_vit.py:PlainLlavaViTSdpa --json result.json
 
 Both models have equal weights and inputs and run in turn, in float32 without gradients. A ratio is reference / model, so
-above 1 the model is faster. Peak memory is the rise of the process's resident set during one forward, over the model at
-rest, each measured in a process of its own. The last line is one JSON document.
+above 1 the model is faster. The ceiling is what it would be if the model took no longer than its matrix products take at
+the machine's best speed for large ones. Peak memory is the rise of the process's resident set during one forward, over the
+model at rest, each measured in a process of its own. The last line is one JSON document.
 """
 
 import json
@@ -64,7 +65,8 @@ def describe(result: Dict[str, object]) -> str:
     loads = result.get("time_per_unit", {})
     scaling = "; time per " + case_named(result["case"]).unit + " " + ", ".join(f"{name}: {value:.2f}" for name, value in loads.items()) if loads else ""
     return (
-        f"{result['case']}: median {medians[OURS]:.3f} against {medians[REFERENCE]:.3f} s, ratio {result['time_ratio']:.2f}; "
+        f"{result['case']}: median {medians[OURS]:.3f} against {medians[REFERENCE]:.3f} s, ratio {result['time_ratio']:.2f} "
+        f"(ceiling {result['ratio_ceiling']:.2f}); "
         f"peak memory {memory}; largest difference {result['largest_difference']:.1e} of {result['largest_magnitude']:.1e}{scaling}"
     )
 

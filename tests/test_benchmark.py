@@ -4,6 +4,8 @@ import json
 
 import benchmark
 import pytest
+import torch
+from hubtools.benchmarks.arithmetic import count_flops
 from small import call
 
 REFUSED = {
@@ -30,3 +32,22 @@ def test_a_case_is_measured_and_written(tmp_path):
     measured = printed["results"][0]
     assert measured["largest_difference"] <= 1e-5 * measured["largest_magnitude"]
     assert measured["median_seconds"]["model"] > 0 and measured["peak_bytes"]["reference"] > 0
+    assert measured["ratio_ceiling"] * measured["arithmetic_seconds"] == pytest.approx(measured["median_seconds"]["reference"])
+
+
+class Attention(torch.nn.Module):
+    """(N, D) -> (N, D), one head; the sum is taken in place, as the packages do."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x)[None, None].chunk(3, dim=-1)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v)[0, 0]
+        return (x + self.out.bias).addmm_(attended, self.out.weight.t())
+
+
+def test_every_matrix_product_is_counted():
+    projections, attention = 2 * 10 * 8 * (24 + 8), 2 * 2 * 10 * 10 * 8
+    assert count_flops(Attention(), dict(x=torch.randn(10, 8))) == projections + attention

@@ -16,8 +16,8 @@ How the work is laid out:
 - The rows of a batch stand one after the other in `tokens` (T + 1, D). The last row is always zero: whatever sticks out
   of a sequence reads it. Windows, pairs to merge and padded batches are tables of indices into `tokens`.
 - There are only V different bytes, so embedding and convolution together are a sum of rows of k small tables.
-- Where autograd is off, a layer works through its windows in chunks and writes them back in place: what it needs
-  beside the tokens is small, stays in the cache, and is not allocated anew for every layer.
+- Where autograd is off, a layer works through its windows in chunks, in place where their tokens are neighbours: what
+  it needs beside the tokens is small, stays in the cache, and is not allocated anew for every layer.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ except ImportError:  # transformers < 4.48 has no attention interface: eager and
 logger = logging.get_logger(__name__)
 
 # Tokens per chunk of windows where autograd is off: intermediates of a few megabytes.
-CHUNK_TOKENS = 4096
+CHUNK_TOKENS = 2048
 
 
 class Rows(NamedTuple):
@@ -156,10 +156,21 @@ def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
     return F.embedding(indices, tokens)
 
 
+def read(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """The tokens at indices (n, W), as (n, W, D): where autograd is off and they are consecutive, a view."""
+    # Not on a GPU, which would have to stop and tell.
+    if may_overwrite() and indices.device.type == "cpu":
+        start, count = int(indices[0, 0]), indices.numel()
+        if torch.equal(indices.flatten(), torch.arange(start, start + count)):
+            return tokens[start : start + count].view(*indices.shape, -1)
+    return F.embedding(indices, tokens)
+
+
 def put_back(tokens: torch.Tensor, indices: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
     """Writes windows (n, W, D) to their places in `tokens` (T + 1, D): in place where autograd is off, into a copy otherwise."""
     if may_overwrite():
-        tokens.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1))
+        if not shares_memory(hidden_states, tokens):
+            tokens.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1))
         tokens[-1] = 0
         return tokens
     outside = indices == tokens.shape[0] - 1
@@ -167,9 +178,37 @@ def put_back(tokens: torch.Tensor, indices: torch.Tensor, hidden_states: torch.T
     return tokens.index_copy(0, indices.flatten(), hidden_states.flatten(0, 1).to(tokens.dtype))
 
 
+def shares_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return not a.is_meta and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
 def add(hidden_states: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
     """A residual connection, in place where autograd is off."""
     return hidden_states.add_(update) if may_overwrite() else hidden_states + update
+
+
+def project(linear: nn.Module, inputs: torch.Tensor, residual: Optional[torch.Tensor]) -> torch.Tensor:
+    """linear(inputs), (..., K) -> (..., D), plus the residual where there is one.
+
+    Where autograd is off the product is summed up in the residual's place: the update is never stored.
+    """
+    if residual is None:
+        return linear(inputs)
+    if not (may_overwrite() and is_plain(linear) and residual.dtype == inputs.dtype == linear.weight.dtype):
+        return add(residual, linear(inputs))
+    residual += linear.bias
+    residual.view(-1, residual.shape[-1]).addmm_(inputs.flatten(0, -2), linear.weight.t())
+    return residual
+
+
+def is_hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading in between."""
+    plain = type(module) in (nn.Linear, nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
+    return plain and not module.weight.is_meta and not is_hooked(module)
 
 
 def is_tracing() -> bool:
@@ -271,8 +310,13 @@ class ByteFormerSelfAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, real: Optional[torch.Tensor] = None, output_attentions: bool = False
+        self,
+        hidden_states: torch.Tensor,
+        real: Optional[torch.Tensor] = None,
+        output_attentions: bool = False,
+        residual: Optional[torch.Tensor] = None,
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """(n, W, D), which tokens are real (n, W), what to add the result to (n, W, D) -> (n, W, D), probabilities."""
         count, window, _ = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(count, window, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, H, W, d)
@@ -288,7 +332,7 @@ class ByteFormerSelfAttention(nn.Module):
             dropout=self.dropout if self.training else 0.0,
             is_causal=False,
         )
-        return self.out_proj(context.reshape(count, window, -1)), weights
+        return project(self.out_proj, context.reshape(count, window, -1), residual), weights
 
 
 def attention_mask(real: Optional[torch.Tensor], kind: str, dtype: torch.dtype) -> Optional[torch.Tensor]:
@@ -310,11 +354,18 @@ class ByteFormerMLP(nn.Module):
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, got {config.hidden_act!r}")
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
+        self.is_gelu = config.hidden_act == "gelu"
         self.dropout = nn.Dropout(config.activation_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
+    def forward(self, hidden_states: torch.Tensor, residual: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """(..., D), what to add the result to (..., D) -> (..., D)."""
+        return project(self.fc2, self.dropout(self.activate(self.fc1(hidden_states))), residual)
+
+    def activate(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.is_gelu and may_overwrite() and is_plain(self.fc1):
+            return torch.ops.aten.gelu_(hidden_states)  # torch.nn.functional.gelu cannot work in place
+        return self.activation(hidden_states)
 
 
 class ByteFormerTokenMerging(nn.Module):
@@ -336,8 +387,11 @@ class ByteFormerTokenMerging(nn.Module):
         return tokens[: pairs.shape[0] + 1]
 
     def merge(self, tokens: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-        both = F.embedding(pairs, tokens)  # (M, 2, D)
-        # [a0 a1 ..], [b0 b1 ..] -> [a0 b0 a1 b1 ..], the order of the released weights
+        both = read(tokens, pairs)  # (M, 2, D)
+        # The released weights expect [a0 b0 a1 b1 ..]. Reordering them is cheaper than reordering the tokens.
+        if may_overwrite() and is_plain(self.reduction):
+            weight = self.reduction.weight.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1)
+            return self.norm(F.linear(both.flatten(1), weight))
         return self.norm(self.reduction(both.transpose(1, 2).flatten(1)))
 
 
@@ -372,7 +426,7 @@ class ByteFormerLayer(nn.Module):
         windows = attention_windows(rows, self.window, self.shift, fixed, tokens.device)
         attentions = []
         for indices, real in split_windows(windows) if may_overwrite() else windows:
-            hidden_states, weights = self.block(F.embedding(indices, tokens), real, output_attentions)
+            hidden_states, weights = self.block(read(tokens, indices), real, output_attentions)
             tokens = put_back(tokens, indices, hidden_states)
             attentions.append(weights)
         if self.downsample is not None:
@@ -381,9 +435,12 @@ class ByteFormerLayer(nn.Module):
 
     def block(self, hidden_states, real, output_attentions):
         """(n, W, D) -> (n, W, D), attention probabilities."""
-        update, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions)
-        hidden_states = add(hidden_states, self.drop(update))
-        return add(hidden_states, self.drop(self.mlp(self.layer_norm2(hidden_states)))), weights
+        if self.training or is_hooked(self.self_attn) or is_hooked(self.mlp):  # who wants to see the updates by themselves
+            update, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions)
+            hidden_states = hidden_states + self.drop(update)
+            return hidden_states + self.drop(self.mlp(self.layer_norm2(hidden_states))), weights
+        hidden_states, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions, residual=hidden_states)
+        return self.mlp(self.layer_norm2(hidden_states), residual=hidden_states), weights
 
     def drop(self, update: torch.Tensor) -> torch.Tensor:
         return drop_path(self.dropout(update), self.drop_path_rate, self.training)
@@ -409,17 +466,26 @@ class ByteFormerEmbeddings(nn.Module):
         kept = None
         if min(rows.lengths) < length:
             kept = positions < torch.tensor(rows.lengths, device=byte_ids.device)[:, None]
-        tokens = self.reduce(byte_ids, kept) + F.embedding(take(positions, kept), self.position_embeddings[0, 0])
-        return F.pad(self.dropout(tokens), (0, 0, 0, 1))
+        tokens = self.reduce(byte_ids, kept)
+        if may_overwrite():
+            for row in tokens[:-1].split(rows.lengths):
+                row += self.position_embeddings[0, 0, : row.shape[0]]
+        else:
+            tokens = tokens + F.pad(F.embedding(take(positions, kept), self.position_embeddings[0, 0]), (0, 0, 0, 1))
+        return self.dropout(tokens)
 
     def reduce(self, byte_ids: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
-        """Embedding and convolution, for the kept tokens: (B, S), (B, N) bool -> (T, D)."""
+        """Embedding and convolution, for the kept tokens, and a zero row: (B, S), (B, N) bool -> (T + 1, D)."""
         kernel_size = self.token_reduction.kernel_size[0]
         windows = take(byte_ids.unfold(1, kernel_size, self.token_reduction.stride[0]), kept)  # (T, k)
-        if self.customised() or not look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
-            return take(self.convolve(byte_ids), kept)
-        indices = windows * kernel_size + torch.arange(kernel_size, device=byte_ids.device)
-        return F.embedding_bag(indices, self.tables(), mode="sum").to(self.byte_embeddings.weight.dtype)
+        modules = (self.byte_embeddings, self.token_reduction)
+        if not all(map(is_plain, modules)) or not look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
+            tokens = F.pad(take(self.convolve(byte_ids), kept), (0, 0, 0, 1))
+        else:
+            tables = F.pad(self.tables(), (0, 0, 0, 1))
+            indices = windows * kernel_size + torch.arange(kernel_size, device=byte_ids.device)
+            tokens = F.embedding_bag(F.pad(indices, (0, 0, 0, 1), value=tables.shape[0] - 1), tables, mode="sum")
+        return tokens.to(self.position_embeddings.dtype)
 
     def convolve(self, byte_ids: torch.Tensor) -> torch.Tensor:
         return self.token_reduction(self.byte_embeddings(byte_ids).transpose(1, 2)).transpose(1, 2)
@@ -431,12 +497,6 @@ class ByteFormerEmbeddings(nn.Module):
             weight = torch.cat([weight[:-1], weight[-1:].detach()])  # padding is never trained
             taps = self.token_reduction.weight.float().permute(1, 2, 0)  # (D in, k, D out)
             return (weight @ taps.flatten(1)).view(-1, taps.shape[2])
-
-    def customised(self) -> bool:
-        """Whether adapters or offloading stand in for the two modules: only calling them is right then."""
-        modules = (self.byte_embeddings, self.token_reduction)
-        exact = type(modules[0]) is nn.Embedding and type(modules[1]) is nn.Conv1d
-        return not exact or any(module.weight.is_meta for module in modules)
 
 
 def look_ups_pay(tokens: int, vocabulary: int) -> bool:

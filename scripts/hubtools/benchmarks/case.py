@@ -1,7 +1,7 @@
 """What a benchmark case is. A model's cases stand in a file of their own; `registry.py` lists them all."""
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Tuple
+from typing import Callable, Dict, Mapping, Tuple
 
 import torch
 
@@ -29,7 +29,6 @@ class Case:
         make_inputs: Makes the keyword arguments of the model's forward, from a seeded generator.
         reference: Default reference, FILE.py:NAME relative to the repository.
         output: Key of the outputs, a named tuple or dictionary, whose largest difference is reported.
-        reference_inputs: Turns the model's inputs into the reference's, where they differ.
         loads: Inputs over which the time per unit of work should stay the same.
         unit: What `Load.units` counts.
     """
@@ -41,6 +40,5 @@ class Case:
     make_inputs: Callable[[torch.Generator], Inputs]
     reference: str
     output: str
-    reference_inputs: Optional[Callable[[Inputs], Inputs]] = None
     loads: Tuple[Load, ...] = ()
     unit: str = ""

@@ -37,7 +37,7 @@ def release_freed_memory() -> None:
 def forward_peak_bytes(case_name: str, which: str, reference: str) -> int:
     """Rise of the resident set's high-water mark during a forward. The one before it pays for one-time buffers."""
     case = case_named(case_name)
-    model, inputs = build(case, which, reference), inputs_of(case, which)
+    model, inputs = build(case, which, reference), inputs_of(case)
     with torch.no_grad():
         model(**inputs)
         release_freed_memory()
