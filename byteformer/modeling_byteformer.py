@@ -138,14 +138,19 @@ def split_windows(windows: Windows) -> Windows:
     return pieces
 
 
-def merged_pairs(rows: Rows, device: torch.device) -> Tuple[torch.Tensor, Rows]:
-    """Which tokens merge: indices (M, 2), T for the missing half of an odd row and for tokens that do not count; and the rows after."""
+def pairs_to_merge(rows: Rows, device: torch.device) -> torch.Tensor:
+    """Which tokens merge: indices (M, 2), T for the missing half of an odd row and for tokens that do not count."""
     pairs = window_indices(rows.lengths, 2, 0, True, device)
+    return pairs if rows.real is None else pairs.masked_fill(~rows.real[pairs], rows.total)
+
+
+def merged_rows(rows: Rows) -> Rows:
+    """The rows after merging."""
     lengths = tuple(-(-length // 2) for length in rows.lengths)
     if rows.real is None:
-        return pairs, Rows(lengths, None)
-    real = rows.real[pairs]
-    return pairs.masked_fill(~real, rows.total), Rows(lengths, F.pad(real.any(1), (0, 1)))
+        return Rows(lengths, None)
+    real = rows.real[window_indices(rows.lengths, 2, 0, True, rows.real.device)]
+    return Rows(lengths, F.pad(real.any(1), (0, 1)))
 
 
 def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
@@ -430,7 +435,7 @@ class ByteFormerLayer(nn.Module):
             tokens = put_back(tokens, indices, hidden_states)
             attentions.append(weights)
         if self.downsample is not None:
-            tokens = self.downsample(tokens, merged_pairs(rows, tokens.device)[0])
+            tokens = self.downsample(tokens, pairs_to_merge(rows, tokens.device))
         return tokens, torch.cat(attentions) if output_attentions else None
 
     def block(self, hidden_states, real, output_attentions):
@@ -533,7 +538,7 @@ class ByteFormerEncoder(nn.Module):
                 tokens, weights = layer(tokens, rows, output_attentions)
             attentions.append(weights)
             if layer.downsample is not None:
-                rows = merged_pairs(rows, tokens.device)[1]
+                rows = merged_rows(rows)
                 length = -(-length // 2)
         hidden_states = unpack(tokens, rows, length)
         collected.append(hidden_states)
