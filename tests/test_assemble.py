@@ -144,7 +144,7 @@ def test_corenet_and_back_is_bit_identical(tmp_path):
     result = call(assemble.main, "--checkpoint", tmp_path / "hub", "--to", "corenet", "--output", tmp_path / "back.pt")
     assert result.code == 0, result.err
     back = torch.load(tmp_path / "back.pt", weights_only=True)
-    assert sorted(back) == sorted(corenet) and all(torch.equal(back[name], corenet[name]) for name in corenet)
+    assert list(back) == list(corenet) and all(torch.equal(back[name], corenet[name]) for name in corenet)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def empty_model(recipe: Recipe, config: Any) -> torch.nn.Module:
 
 
 def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, config: Any, dtype: Optional[torch.dtype]) -> "tuple[str, Dict[str, TensorSource]]":
-    """Every tensor of the model, drawn from the checkpoint in whatever layout it has.
+    """Every tensor of the model, in the model's order, drawn from the checkpoint in whatever layout it has.
 
     Returns:
         The name of the layout, and the sources by Hub name.
@@ -50,7 +50,8 @@ def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, config: Any, dtyp
     layout, parts = to_hub_layout(recipe.package.name, checkpoint.names(), expected)
     sources: Dict[str, TensorSource] = {}
     misshapen, foreign = [], []
-    for name, part in parts.items():
+    for name in expected:
+        part = parts[name]
         shape, stored = part.shape(checkpoint.shape(part.source)), checkpoint.dtype(part.source)
         if shape != expected[name]:
             misshapen.append(f"{name} is {shape}, expected {expected[name]}")
