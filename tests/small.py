@@ -66,7 +66,7 @@ def write_recipe(folder: Path, text: str = LLAVA_VIT_TOML, name: str = "small-mo
 def random_state(recipe: Recipe, seed: int = 0) -> Dict[str, torch.Tensor]:
     """A Hub-layout state dict in which no tensor is constant, so that no mix-up can go unseen."""
     torch.manual_seed(seed)
-    model = getattr(recipe.package.load(), recipe.architecture)(recipe.build_config())
+    model = recipe.build_model()
     return {name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in model.state_dict().items()}
 
 

@@ -26,7 +26,7 @@ MASKED = BYTEFORMER_TOML.replace("num_labels = 10", "num_labels = 10\nmask_paddi
 def build(tmp_path, toml):
     """A model with random weights, none of them constant, and its recipe."""
     recipe = load_recipe(str(write_recipe(tmp_path, toml)))
-    model = getattr(recipe.package.load(), recipe.architecture)(recipe.build_config())
+    model = recipe.build_model()
     model.load_state_dict(random_state(recipe))
     return recipe, model.eval()
 

@@ -30,14 +30,13 @@ def parse_dtype(name: Optional[str]) -> Optional[torch.dtype]:
     return DTYPES.get(name)
 
 
-def empty_model(recipe: Recipe, config: Any) -> torch.nn.Module:
+def empty_model(recipe: Recipe) -> torch.nn.Module:
     """The model of a recipe without weights: names and shapes only."""
-    model_class = getattr(recipe.package.load(), recipe.architecture)
     with torch.device("meta"):
-        return model_class(config)
+        return recipe.build_model()
 
 
-def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, config: Any, dtype: Optional[torch.dtype]) -> "tuple[str, Dict[str, TensorSource]]":
+def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, dtype: Optional[torch.dtype]) -> "tuple[str, Dict[str, TensorSource]]":
     """Every tensor of the model, in the model's order, drawn from the checkpoint in whatever layout it has.
 
     Returns:
@@ -46,7 +45,7 @@ def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, config: Any, dtyp
     Raises:
         UserError: missing, unexpected or misshapen tensors, or types that are no weights, all named.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in empty_model(recipe, config).state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in empty_model(recipe).state_dict().items()}
     layout, parts = to_hub_layout(recipe.package.name, checkpoint.names(), expected)
     sources: Dict[str, TensorSource] = {}
     misshapen, foreign = [], []
@@ -69,10 +68,10 @@ def _converted(tensor: torch.Tensor, dtype: Optional[torch.dtype]) -> torch.Tens
     return tensor if dtype is None else tensor.to(dtype)
 
 
-def random_sources(recipe: Recipe, config: Any, seed: int, dtype: Optional[torch.dtype]) -> Dict[str, TensorSource]:
+def random_sources(recipe: Recipe, seed: int, dtype: Optional[torch.dtype]) -> Dict[str, TensorSource]:
     """Freshly initialised weights, the same for the same seed."""
     torch.manual_seed(seed)
-    state = getattr(recipe.package.load(), recipe.architecture)(config).state_dict()
+    state = recipe.build_model().state_dict()
     return {
         name: TensorSource(tuple(tensor.shape), dtype or tensor.dtype, lambda tensor=tensor: _converted(tensor, dtype))
         for name, tensor in state.items()
@@ -111,7 +110,7 @@ def build_folder(
         UserError: the recipe or the checkpoint is not good. What was written until then is left to the caller (see `staged`).
     """
     config = recipe.build_config()
-    with weight_sources(recipe, config, checkpoint, seed, dtype) as (origin, sources):
+    with weight_sources(recipe, checkpoint, seed, dtype) as (origin, sources):
         total = sum(source.bytes for source in sources.values())
         with new_bar(total) as progress:
             write_hub_folder(folder, recipe, config, sources, max_shard_size, progress)
@@ -119,13 +118,13 @@ def build_folder(
 
 
 @contextlib.contextmanager
-def weight_sources(recipe: Recipe, config: Any, checkpoint: Optional[Path], seed: int, dtype: Optional[torch.dtype]):
+def weight_sources(recipe: Recipe, checkpoint: Optional[Path], seed: int, dtype: Optional[torch.dtype]):
     """Gives (origin, sources) while the checkpoint is open."""
     if checkpoint is None:
-        yield f"random weights, seed {seed}", random_sources(recipe, config, seed, dtype)
+        yield f"random weights, seed {seed}", random_sources(recipe, seed, dtype)
         return
     with open_checkpoint(checkpoint) as opened:
-        layout, sources = checkpoint_sources(opened, recipe, config, dtype)
+        layout, sources = checkpoint_sources(opened, recipe, dtype)
         yield f"{checkpoint}, {layout} layout", sources
 
 
@@ -221,7 +220,7 @@ def write_foreign_checkpoint(path: Path, recipe: Recipe, checkpoint: Optional[Pa
     """Writes the weights as a state dict in a foreign layout, as `torch.save` does. Returns where they came from."""
     if layout not in [known.name for known in LAYOUTS[recipe.package.name]]:
         raise UserError(f"{recipe.name} is a {recipe.package.name} model, which has no {layout} layout")
-    with weight_sources(recipe, recipe.build_config(), checkpoint, seed, dtype) as (origin, sources), path.open("wb") as file:
+    with weight_sources(recipe, checkpoint, seed, dtype) as (origin, sources), path.open("wb") as file:
         keys = from_hub_layout(recipe.package.name, layout, sources)
         # clone: a mapped tensor or a slice would drag its whole storage into the file
         torch.save({key: stack([sources[name].load() for name in names]).clone() for key, names in keys.items()}, file)

@@ -59,6 +59,10 @@ class Recipe:
         except (ValueError, TypeError) as error:
             raise UserError(f"recipe {self.name} [config]: {error}") from error
 
+    def build_model(self):
+        """The model with fresh weights, on torch's default device."""
+        return getattr(self.package.load(), self.architecture)(self.build_config())
+
 
 def config_keys(package: Package) -> List[str]:
     """What a recipe may say under [config]: the configuration's own arguments, and the labels of transformers."""

@@ -44,7 +44,7 @@ def save_training_checkpoint(path: Path) -> Path:
     """A checkpoint as a training loop leaves it: training layout, wrapped, with DDP prefixes and optimizer state."""
     recipe = load_recipe(RECIPE)
     torch.manual_seed(0)
-    state = getattr(recipe.package.load(), recipe.architecture)(recipe.build_config()).state_dict()
+    state = recipe.build_model().state_dict()
     keys = from_hub_layout(recipe.package.name, "training", state)
     training = {f"module.{key}": stack([state[name] for name in names]) for key, names in keys.items()}
     torch.save({"model": training, "optimizer": {"state": {}, "param_groups": []}, "epoch": 1}, path)
