@@ -359,18 +359,12 @@ class ByteFormerMLP(nn.Module):
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, got {config.hidden_act!r}")
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.is_gelu = config.hidden_act == "gelu"
         self.dropout = nn.Dropout(config.activation_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, residual: Optional[torch.Tensor] = None) -> torch.Tensor:
         """(..., D), what to add the result to (..., D) -> (..., D)."""
-        return project(self.fc2, self.dropout(self.activate(self.fc1(hidden_states))), residual)
-
-    def activate(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.is_gelu and may_overwrite() and is_plain(self.fc1):
-            return torch.ops.aten.gelu_(hidden_states)  # torch.nn.functional.gelu cannot work in place
-        return self.activation(hidden_states)
+        return project(self.fc2, self.dropout(self.activation(self.fc1(hidden_states))), residual)
 
 
 class ByteFormerTokenMerging(nn.Module):
