@@ -94,10 +94,12 @@ def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool
     per_window = per_row.repeat_interleave(per_row[2], dim=1, output_size=sum(counts))[:, :, None]  # (4, windows, 1)
     length, start, count, first = per_window.unbind(0)
     number = torch.arange(sum(counts), device=device)[:, None] - first
-    position = number * window + torch.arange(window, device=device) - lead  # (windows, W), within the row
-    if wrap:
-        position = (position + shift) % (count * window)
-    inside = (position >= 0) & (position < length)
+    position = number * window + (shift if wrap else -lead) + torch.arange(window, device=device)  # (windows, W), within the row
+    if wrap and shift:
+        position = position % (count * window)
+    inside = position < length
+    if lead:
+        inside = inside & (position >= 0)
     return torch.where(inside, start + position, sum(lengths))
 
 
