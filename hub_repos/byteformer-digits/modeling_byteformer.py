@@ -389,8 +389,9 @@ class ByteFormerTokenMerging(nn.Module):
 
     def merge(self, tokens: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
         both = read(tokens, pairs)  # (M, 2, D)
-        # The released weights expect [a0 b0 a1 b1 ..]. Reordering them is cheaper than reordering the tokens.
-        if may_overwrite() and is_plain(self.reduction):
+        # The released weights expect [a0 b0 a1 b1 ..]. Reordering them is cheaper than reordering the tokens, but sums in
+        # another order: reentrant checkpointing, which is training without autograd, must get the same to the last bit.
+        if may_overwrite() and not self.training and is_plain(self.reduction):
             weight = self.reduction.weight.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1)
             return self.norm(F.linear(both.flatten(1), weight))
         return self.norm(self.reduction(both.transpose(1, 2).flatten(1)))
