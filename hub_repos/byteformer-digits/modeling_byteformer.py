@@ -165,7 +165,7 @@ def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
 
 def read(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     """The tokens at indices (n, W), as (n, W, D): where autograd is off and they are consecutive, a view."""
-    # Not on a GPU, which would have to stop and tell.
+    # Not on a GPU: it would have to stop to answer.
     if may_overwrite() and indices.device.type == "cpu":
         start, count = int(indices[0, 0]), indices.numel()
         if torch.equal(indices.flatten(), torch.arange(start, start + count)):
@@ -209,6 +209,7 @@ def project(linear: nn.Module, inputs: torch.Tensor, residual: Optional[torch.Te
 
 
 def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody watches or wraps the calls of this module."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
@@ -437,7 +438,8 @@ class ByteFormerLayer(nn.Module):
 
     def block(self, hidden_states, real, output_attentions):
         """(n, W, D) -> (n, W, D), attention probabilities."""
-        if self.training or is_hooked(self.self_attn) or is_hooked(self.mlp):  # who wants to see the updates by themselves
+        # Dropout and hooks act on the updates by themselves, before they are added.
+        if self.training or is_hooked(self.self_attn) or is_hooked(self.mlp):
             update, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions)
             hidden_states = hidden_states + self.drop(update)
             return hidden_states + self.drop(self.mlp(self.layer_norm2(hidden_states))), weights
