@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel
+from byteformer.modeling_byteformer import Rows
 from byteformer_helpers import byte_batch, relative_error, tiny_model
 from transformers.utils.logging import warning_once
 
@@ -183,20 +184,78 @@ HOOKED = ["embeddings.byte_embeddings", "embeddings.token_reduction"] + [
 ]
 
 
+def hook(module, change):
+    module.register_forward_hook(lambda module, args, output: change(output))
+
+
+def wrap(module, change):
+    """As accelerate does for layers that it moves between devices."""
+    inner = module.forward
+    module.forward = lambda *args, **kwargs: change(inner(*args, **kwargs))
+
+
+@pytest.mark.parametrize("come_between", [hook, wrap])
 @pytest.mark.parametrize("name", HOOKED)
-def test_hooks_see_and_change_the_same_without_autograd(name):
-    """The short cuts of inference stand back where somebody watches a module."""
+def test_hooks_and_wrappers_see_and_change_the_same_without_autograd(name, come_between):
+    """The short cuts of inference stand back where something stands between a module and its caller."""
     model, input_ids, seen = tiny_model(), byte_batch([390, 300]), []
     untouched = model(input_ids).logits
 
-    def mirror(module, args, output):
+    def mirror(output):
         values = output[0] if isinstance(output, tuple) else output
         seen.append(values)
         return (values.flip(-1), *output[1:]) if isinstance(output, tuple) else values.flip(-1)
 
-    model.byteformer.get_submodule(name).register_forward_hook(mirror)
+    come_between(model.byteformer.get_submodule(name), mirror)
     with_autograd = model(input_ids).logits
     with torch.no_grad():
         without = model(input_ids).logits
     assert relative_error(without, with_autograd) <= TOLERANCE < relative_error(without, untouched)
     assert relative_error(torch.cat([values.flatten() for values in seen[1:]]), seen[0].flatten()) <= TOLERANCE
+
+
+def watch(model):
+    """What hooks on every module are handed, as (module's name, the tensor, a copy of what it was then)."""
+    handed = []
+
+    def look(name):
+        def hook(module, args, output):
+            outputs = output if isinstance(output, tuple) else (output,)
+            handed.extend((name, value, value.clone()) for value in (*args, *outputs) if torch.is_tensor(value))
+
+        return hook
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(look(name))
+    return handed
+
+
+def test_what_hooks_were_handed_stays_as_it_was():
+    """Features are often collected by hooks that keep the tensors of every layer."""
+    model = tiny_model()
+    handed = watch(model.byteformer)
+    with torch.no_grad():
+        model(byte_batch([390, 300]))
+    names = {name for name, _, _ in handed}
+    assert {"embeddings", "encoder.layers.0", "encoder.layers.0.layer_norm2", "encoder.layers.0.downsample"} <= names
+    assert [name for name, value, copy in handed if not torch.equal(value, copy)] == []
+
+
+def test_layers_used_by_themselves_leave_their_input_alone():
+    model, length = tiny_model().byteformer, 40
+    tokens = torch.randn(length + 1, model.config.hidden_size)
+    tokens[-1] = 0
+    before = tokens.clone()
+    with torch.no_grad():
+        model.encoder.layers[0](tokens, Rows((length,), None))
+    assert torch.equal(tokens, before)
+
+
+def test_dropout_that_is_switched_on_in_eval_mode_drops():
+    """Monte Carlo dropout: the model is in eval mode, its dropout is not."""
+    model, input_ids = tiny_model(hidden_dropout_prob=0.5), byte_batch([390])
+    for module in model.byteformer.encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.train()
+    with torch.no_grad():
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) > TOLERANCE

@@ -16,8 +16,9 @@ How the work is laid out:
 - The rows of a batch stand one after the other in `tokens` (T + 1, D). The last row is always zero: whatever sticks out
   of a sequence reads it. Windows, pairs to merge and padded batches are tables of indices into `tokens`.
 - There are only V different bytes, so embedding and convolution together are a sum of rows of k small tables.
-- Where autograd is off, a layer works through its windows in chunks, in place where their tokens are neighbours: what
-  it needs beside the tokens is small, stays in the cache, and is not allocated anew for every layer.
+- In inference a layer works through its windows in chunks, in place where their tokens are neighbours: what it needs
+  beside the tokens is small, stays in the cache, and is not allocated anew for every layer. `may_overwrite` decides that
+  once per forward and it is passed down as `inplace`. Blocks that are used by themselves leave their input alone.
 """
 
 import importlib.util
@@ -42,7 +43,7 @@ except ImportError:  # transformers < 4.48 has no attention interface: eager and
 
 logger = logging.get_logger(__name__)
 
-# Tokens per chunk of windows where autograd is off: intermediates of a few megabytes.
+# Tokens per chunk of windows worked on in place: intermediates of a few megabytes.
 CHUNK_TOKENS = 2048
 
 
@@ -163,19 +164,19 @@ def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
     return F.embedding(indices, tokens)
 
 
-def read(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """The tokens at indices (n, W), as (n, W, D): where autograd is off and they are consecutive, a view."""
+def read(tokens: torch.Tensor, indices: torch.Tensor, inplace: bool) -> torch.Tensor:
+    """The tokens at indices (n, W), as (n, W, D): a view of consecutive ones where they may be worked on in place."""
     # Not on a GPU: it would have to stop to answer.
-    if may_overwrite() and indices.device.type == "cpu":
+    if inplace and indices.device.type == "cpu":
         start, count = int(indices[0, 0]), indices.numel()
         if torch.equal(indices.flatten(), torch.arange(start, start + count)):
             return tokens[start : start + count].view(*indices.shape, -1)
     return F.embedding(indices, tokens)
 
 
-def put_back(tokens: torch.Tensor, indices: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Writes windows (n, W, D) to their places in `tokens` (T + 1, D): in place where autograd is off, into a copy otherwise."""
-    if may_overwrite():
+def put_back(tokens: torch.Tensor, indices: torch.Tensor, hidden_states: torch.Tensor, inplace: bool) -> torch.Tensor:
+    """`tokens` (T + 1, D), or a copy of them, with windows (n, W, D) at their places."""
+    if inplace:
         if not shares_memory(hidden_states, tokens):
             tokens.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1))
         tokens[-1] = 0
@@ -189,34 +190,32 @@ def shares_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
     return not a.is_meta and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
-def add(hidden_states: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
-    """A residual connection, in place where autograd is off."""
-    return hidden_states.add_(update) if may_overwrite() else hidden_states + update
-
-
 def project(linear: nn.Module, inputs: torch.Tensor, residual: Optional[torch.Tensor]) -> torch.Tensor:
-    """linear(inputs), (..., K) -> (..., D), plus the residual where there is one.
-
-    Where autograd is off the product is summed up in the residual's place: the update is never stored.
-    """
+    """linear(inputs), (..., K) -> (..., D). Where there is a residual it is overwritten with its sum with the product."""
     if residual is None:
         return linear(inputs)
-    if not (may_overwrite() and is_plain(linear) and residual.dtype == inputs.dtype == linear.weight.dtype):
-        return add(residual, linear(inputs))
+    if not (is_plain(linear) and residual.dtype == inputs.dtype == linear.weight.dtype):
+        return residual.add_(linear(inputs))
+    # The product is summed up in the residual's place: the update is never stored.
     residual += linear.bias
     residual.view(-1, residual.shape[-1]).addmm_(inputs.flatten(0, -2), linear.weight.t())
     return residual
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody watches or wraps the calls of this module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+def is_watched(module: nn.Module) -> bool:
+    """Whether a hook is handed what goes in or comes out of this module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def is_wrapped(module: nn.Module) -> bool:
+    """Whether something stands between a call of this module and its own code."""
+    return is_watched(module) or "forward" in vars(module)
 
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading in between."""
     plain = type(module) in (nn.Linear, nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
-    return plain and not module.weight.is_meta and not is_hooked(module)
+    return plain and not module.weight.is_meta and not is_wrapped(module)
 
 
 def is_tracing() -> bool:
@@ -224,8 +223,11 @@ def is_tracing() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def may_overwrite() -> bool:
-    return not (torch.is_grad_enabled() or is_tracing())
+def may_overwrite(model: nn.Module) -> bool:
+    """Whether tokens may be worked on in place: nobody differentiates, traces, trains or keeps what hooks were handed."""
+    if torch.is_grad_enabled() or is_tracing():
+        return False
+    return not any(module.training or is_watched(module) for module in model.modules())
 
 
 def real_tokens(real_bytes: torch.Tensor, kernel_size: int) -> torch.Tensor:
@@ -324,7 +326,7 @@ class ByteFormerSelfAttention(nn.Module):
         output_attentions: bool = False,
         residual: Optional[torch.Tensor] = None,
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """(n, W, D), which tokens are real (n, W), what to add the result to (n, W, D) -> (n, W, D), probabilities."""
+        """(n, W, D), which tokens are real (n, W), what to add the result to in place (n, W, D) -> (n, W, D), probabilities."""
         count, window, _ = hidden_states.shape
         qkv = self.qkv_proj(hidden_states).view(count, window, 3, self.num_heads, self.head_dim)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, H, W, d)
@@ -366,7 +368,7 @@ class ByteFormerMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor, residual: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """(..., D), what to add the result to (..., D) -> (..., D)."""
+        """(..., D), what to add the result to in place (..., D) -> (..., D)."""
         return project(self.fc2, self.dropout(self.activation(self.fc1(hidden_states))), residual)
 
 
@@ -378,21 +380,20 @@ class ByteFormerTokenMerging(nn.Module):
         self.reduction = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, tokens: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-        """(T + 1, D), (M, 2) -> (M + 1, D)."""
-        if not may_overwrite():
-            return F.pad(self.merge(tokens, pairs), (0, 0, 0, 1))
+    def forward(self, tokens: torch.Tensor, pairs: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+        """(T + 1, D), (M, 2), whether the tokens may be overwritten -> (M + 1, D)."""
+        if not inplace:
+            return F.pad(self.merge(tokens, pairs, inplace), (0, 0, 0, 1))
         # A merged token stands before or at the first token it is made of: no chunk overwrites what a later one reads.
         for start, chunk in zip(range(0, pairs.shape[0], CHUNK_TOKENS), pairs.split(CHUNK_TOKENS)):
-            tokens[start : start + chunk.shape[0]] = self.merge(tokens, chunk)
+            tokens[start : start + chunk.shape[0]] = self.merge(tokens, chunk, inplace)
         tokens[pairs.shape[0]] = 0
         return tokens[: pairs.shape[0] + 1]
 
-    def merge(self, tokens: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-        both = read(tokens, pairs)  # (M, 2, D)
-        # The released weights expect [a0 b0 a1 b1 ..]. Reordering them is cheaper than reordering the tokens, but sums in
-        # another order: reentrant checkpointing, which is training without autograd, must get the same to the last bit.
-        if may_overwrite() and not self.training and is_plain(self.reduction):
+    def merge(self, tokens: torch.Tensor, pairs: torch.Tensor, inplace: bool) -> torch.Tensor:
+        both = read(tokens, pairs, inplace)  # (M, 2, D)
+        # The released weights expect [a0 b0 a1 b1 ..]. Reordering them is cheaper than reordering the tokens.
+        if inplace and is_plain(self.reduction):
             weight = self.reduction.weight.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1)
             return self.norm(F.linear(both.flatten(1), weight))
         return self.norm(self.reduction(both.transpose(1, 2).flatten(1)))
@@ -413,33 +414,35 @@ class ByteFormerLayer(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.downsample = ByteFormerTokenMerging(config) if config.downsample[index] else None
 
-    def forward(self, tokens: torch.Tensor, rows: Rows, output_attentions: bool = False) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Overwrites `tokens` where autograd is off, except in training.
+    def forward(
+        self, tokens: torch.Tensor, rows: Rows, output_attentions: bool = False, inplace: bool = False
+    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """Runs the block in every window.
 
         Args:
             tokens: (T + 1, D), the rows one after the other and a zero row.
             rows: how they divide into rows.
+            output_attentions: whether to return the attention probabilities.
+            inplace: whether `tokens` may be overwritten.
 
         Returns:
             Tokens after the layer, and the attention probabilities (windows, A, W, W) if asked for.
         """
-        if self.training and may_overwrite():
-            tokens = tokens.clone()  # reentrant checkpointing runs without autograd and comes back to what it passed in
         fixed = is_tracing() or output_attentions
         windows = attention_windows(rows, self.window, self.shift, fixed, tokens.device)
         attentions = []
-        for indices, real in split_windows(windows) if may_overwrite() else windows:
-            hidden_states, weights = self.block(read(tokens, indices), real, output_attentions)
-            tokens = put_back(tokens, indices, hidden_states)
+        for indices, real in split_windows(windows) if inplace else windows:
+            hidden_states, weights = self.block(read(tokens, indices, inplace), real, output_attentions, inplace)
+            tokens = put_back(tokens, indices, hidden_states, inplace)
             attentions.append(weights)
         if self.downsample is not None:
-            tokens = self.downsample(tokens, pairs_to_merge(rows, tokens.device))
+            tokens = self.downsample(tokens, pairs_to_merge(rows, tokens.device), inplace)
         return tokens, torch.cat(attentions) if output_attentions else None
 
-    def block(self, hidden_states, real, output_attentions):
+    def block(self, hidden_states, real, output_attentions, inplace):
         """(n, W, D) -> (n, W, D), attention probabilities."""
-        # Dropout and hooks act on the updates by themselves, before they are added.
-        if self.training or is_hooked(self.self_attn) or is_hooked(self.mlp):
+        # Dropout and wrappers act on the updates by themselves, before they are added.
+        if not inplace or is_wrapped(self.self_attn) or is_wrapped(self.mlp):
             update, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions)
             hidden_states = hidden_states + self.drop(update)
             return hidden_states + self.drop(self.mlp(self.layer_norm2(hidden_states))), weights
@@ -471,7 +474,7 @@ class ByteFormerEmbeddings(nn.Module):
         if min(rows.lengths) < length:
             kept = positions < torch.tensor(rows.lengths, device=byte_ids.device)[:, None]
         tokens = self.reduce(byte_ids, kept)
-        if may_overwrite():
+        if not (torch.is_grad_enabled() or is_tracing()):
             for row in tokens[:-1].split(rows.lengths):
                 row += self.position_embeddings[0, 0, : row.shape[0]]
         else:
@@ -521,7 +524,9 @@ class ByteFormerEncoder(nn.Module):
         self.layers = nn.ModuleList(ByteFormerLayer(config, index) for index in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
 
-    def forward(self, tokens: torch.Tensor, rows: Rows, length: int, output_attentions: bool, output_hidden_states: bool):
+    def forward(
+        self, tokens: torch.Tensor, rows: Rows, length: int, output_attentions: bool, output_hidden_states: bool, inplace: bool = False
+    ):
         """Runs all layers on tokens (T + 1, D) whose longest row, in the padded batch, has `length` tokens.
 
         Returns:
@@ -532,9 +537,9 @@ class ByteFormerEncoder(nn.Module):
             if output_hidden_states:
                 collected.append(unpack(tokens, rows, length))
             if self.gradient_checkpointing and self.training:
-                tokens, weights = self._gradient_checkpointing_func(layer.__call__, tokens, rows, output_attentions)
+                tokens, weights = self._gradient_checkpointing_func(layer.__call__, tokens, rows, output_attentions, inplace)
             else:
-                tokens, weights = layer(tokens, rows, output_attentions)
+                tokens, weights = layer(tokens, rows, output_attentions, inplace)
             attentions.append(weights)
             if layer.downsample is not None:
                 rows = merged_rows(rows)
@@ -663,7 +668,9 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         byte_ids, real_bytes = self._read(input_ids, attention_mask)
         rows, length = self._rows(byte_ids, real_bytes)
         tokens = self.embeddings(byte_ids, rows)
-        hidden_states, rows, collected, attentions = self.encoder(tokens, rows, length, output_attentions, output_hidden_states)
+        hidden_states, rows, collected, attentions = self.encoder(
+            tokens, rows, length, output_attentions, output_hidden_states, may_overwrite(self)
+        )
         last_hidden_state, pooler_output = self._pool(hidden_states, rows)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
