@@ -4,9 +4,10 @@
     python scripts/matrix.py                    the last patch of every minor from 4.46 to the newest on the registry
     python scripts/matrix.py 4.46 5.0.0         some releases: a minor means its last patch
     python scripts/matrix.py --mutants          deliberately broken copies of the models: each must be caught
-    python scripts/matrix.py --write-readme     the README's table, from the results that are there
+    python scripts/matrix.py --write-readme     only the README's table, from the results that are there
 
-A run that was stopped goes on where it was: results stand as long as the code and the suite are the same.
+A run that was stopped goes on where it was: results stand as long as the code and the suite are the same. The README's
+table is kept in step with tests/contract/results.json, so that the two agree however a run ends.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ def main(argv=None) -> int:
     arguments = build_parser().parse_args(argv)
     from hubtools.matrix_results import RESULTS, load_results, write_readme
 
-    arguments.results = arguments.results or RESULTS
+    arguments.results = (arguments.results or RESULTS).resolve()
     if arguments.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, got {arguments.jobs}")
     if arguments.write_readme:
@@ -87,7 +88,7 @@ def workers(jobs):
 
 def run_matrix(arguments, versions) -> int:
     from hubtools.contract import fingerprint, prepare_kit
-    from hubtools.matrix_results import count, is_current, load_results, save_results
+    from hubtools.matrix_results import RESULTS, count, is_current, load_results, save_results, write_readme
 
     results, mark, started = load_results(arguments.results), fingerprint(), time.perf_counter()
     standing = [] if arguments.fresh else [version for version in versions if is_current(results.get(version, {}), mark)]
@@ -102,6 +103,8 @@ def run_matrix(arguments, versions) -> int:
         for version, result in zip(waiting, pool.map(lambda version: run_release(arguments, version, kit), waiting)):
             results[version] = {**result, "fingerprint": mark}
             save_results(results, arguments.results)
+            if arguments.results == RESULTS:
+                write_readme(load_results())
             report(version, results[version])
     chosen = [results[version] for version in versions]
     passed, failed, absent = (count(chosen, status) for status in ("passed", "failed", "not installable"))

@@ -32,8 +32,13 @@ def load_results(file: Path = RESULTS) -> Dict[str, Dict[str, Any]]:
 
 def save_results(releases: Mapping[str, Mapping[str, Any]], file: Path = RESULTS) -> None:
     ordered = {version: {key: releases[version][key] for key in KEPT if key in releases[version]} for version in sorted(releases, key=parse_version)}
+    _replace(file, json.dumps({"releases": ordered}, indent=1) + "\n")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Writes the whole text or nothing."""
     part = file.with_suffix(".part")
-    part.write_text(json.dumps({"releases": ordered}, indent=1) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, file)
 
 
@@ -96,4 +101,4 @@ def write_readme(releases: Mapping[str, Mapping[str, Any]], file: Path = README)
     text = file.read_text(encoding="utf-8")
     readme_table(text)
     head, _, rest = text.partition(BEGIN)
-    file.write_text(f"{head}{BEGIN}\n{render(releases)}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    _replace(file, f"{head}{BEGIN}\n{render(releases)}\n{END}{rest.partition(END)[2]}")
