@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import resource
+import signal
 from pathlib import Path
-from typing import Dict, NamedTuple, Sequence
+from typing import Callable, Dict, NamedTuple, Sequence
 
 import torch
 
@@ -97,3 +99,13 @@ def call(main, *arguments: object) -> Result:
         except SystemExit as end:
             code = end.code
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def files_up_to(size: int) -> Callable[[], None]:
+    """For `preexec_fn`: to a process that runs it, every disk is full once a file has so many bytes."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    return limit

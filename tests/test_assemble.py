@@ -4,7 +4,6 @@ import filecmp
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import assemble
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, in_layout, random_state, save_checkpoint, write_recipe
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, files_up_to, in_layout, random_state, save_checkpoint, write_recipe
 
 from hubtools.assembly import build_folder
 from hubtools.packages import ROOT
@@ -294,15 +293,12 @@ def test_overwrite_replaces_a_hub_folder_only_by_a_good_one(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small-model.toml", "small.pth"]
 
 
-def limit_file_size():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-
-def test_no_room_for_the_weights(tmp_path):
-    arguments = [str(argument) for argument in (write_recipe(tmp_path), "--random-init", "--output", tmp_path / "out" / "model")]
-    result = subprocess.run([sys.executable, SCRIPT, *arguments], preexec_fn=limit_file_size, capture_output=True, text=True)
-    assert result.returncode == 2 and result.stderr.count("\n") == 1 and "File too large" in result.stderr
+@pytest.mark.parametrize("toml, what", [(LLAVA_VIT_TOML, ()), (BYTEFORMER_TOML, ("--to", "corenet"))], ids=["folder", "state dict"])
+def test_no_room_for_the_weights(tmp_path, toml, what):
+    arguments = [str(argument) for argument in (write_recipe(tmp_path, toml), "--random-init", *what, "--output", tmp_path / "out" / "model")]
+    result = subprocess.run([sys.executable, SCRIPT, *arguments], preexec_fn=files_up_to(200_000), capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert "File too large" in result.stderr and str(tmp_path / "out" / "model") in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -13,7 +13,7 @@ import finetune
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import call, write_recipe
+from small import call, files_up_to, write_recipe
 
 from hubtools.assembly import build_folder
 from hubtools.packages import ROOT
@@ -112,6 +112,18 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(start, tmp_path):
     # Keys' biases cancel in the softmax: their gradient is rounding noise, which the optimizer scales up to its step.
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])
     assert card_accuracy(tmp_path / "whole") == card_accuracy(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("fits", ["nothing", "the weights"])
+def test_a_full_disk_is_told_and_the_same_command_goes_on(start, tmp_path, fits):
+    size = (start / "tiny" / "model.safetensors").stat().st_size
+    arguments = command(start, tmp_path / "done", "--max-steps", "4", "--save-steps", "2")
+    full = process(*arguments, preexec_fn=files_up_to(size // 2 if fits == "nothing" else size + 4096))
+    _, errors = full.communicate()
+    assert full.returncode == 2 and "training stopped: " in errors.splitlines()[-1], errors
+    assert not (tmp_path / "done").exists()
+    assert call(finetune.main, *arguments).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["done"]
 
 
 def test_a_half_written_checkpoint_is_dropped_and_other_settings_are_refused(start, tmp_path):

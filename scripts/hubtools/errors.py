@@ -27,22 +27,34 @@ class ArgumentParser(argparse.ArgumentParser):
 def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Sequence[str]] = None) -> None:
     """Runs `main(argv)` and leaves the process with its exit code.
 
-    UserError and OSError become one line on stderr and exit code 2; `--debug` among the arguments keeps the stack trace.
+    UserError and errors of the system become one line on stderr and exit code 2; `--debug` among the arguments keeps the stack trace.
     SIGTERM unwinds like an exception, so that what a script builds aside is cleared away.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = main(argv)
-    except (UserError, OSError) as error:
-        if "--debug" in argv:
+    except Exception as error:
+        message = str(error) if isinstance(error, UserError) else system_error(error)
+        if message is None or "--debug" in argv:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         code = getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def system_error(error: Exception) -> Optional[str]:
+    """What the system refused, such as to fill a full disk, where that is what an exception is about; None otherwise."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, (OSError, SafetensorError)):
+        return str(error)
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save's writer, which hides the reason at times
+        return str(error.__context__) if isinstance(error.__context__, OSError) else "a file could not be written to its end"
+    return None
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Iterator, Sequence
 
-from .errors import UserError
+from .errors import UserError, system_error
 
 STAGING_PREFIX = ".partial-"
 # What makes a folder ours to replace: overwriting is for Hub folders, never for someone's home.
@@ -33,6 +33,9 @@ def staged(output: Path) -> Iterator[Path]:
 
     The folder in between is hidden and removed in every other case. After a kill it may stay behind; the next run for the same
     output removes it. An existing output is replaced only at the end, and put back if that fails.
+
+    Raises:
+        UserError: the disk is full, or the system refuses something else.
     """
     parent = output.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +44,11 @@ def staged(output: Path) -> Iterator[Path]:
     try:
         yield room / output.name
         _move(room / output.name, output.absolute(), room / "replaced")
+    except Exception as error:
+        refused = system_error(error)
+        if refused is None:
+            raise
+        raise UserError(f"could not make {output}, and nothing there has changed: {refused}") from error
     finally:
         shutil.rmtree(room, ignore_errors=True)
 

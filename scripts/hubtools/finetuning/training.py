@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from ..errors import UserError
+from ..errors import UserError, system_error
 from ..weights import write_json
 from .data import Data
 from .lora import merged
@@ -127,7 +127,8 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
         resume: False starts anew.
 
     Raises:
-        UserError: `room` is of a run with other settings, or the batch does not divide among the processes.
+        UserError: `room` is of a run with other settings, the batch does not divide among the processes, or a checkpoint
+            could not be written.
     """
     arguments = training_arguments(settings, room, len(data.train))
     checkpoint = prepare_room(room, settings, resume, arguments)
@@ -150,7 +151,13 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         trainer._load_from_checkpoint(str(best_of(checkpoint)))
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Exception as error:
+            refused = system_error(error)
+            if refused is None:
+                raise
+            raise UserError(f"training stopped: {refused}; the same command goes on from the last whole checkpoint in {room}") from error
     figures = measure(trainer, data)
     return Outcome(final_model(trainer, settings, room), figures, trainer.state.global_step)
 
