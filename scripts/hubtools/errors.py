@@ -5,6 +5,11 @@ import signal
 import sys
 from typing import Callable, Iterable, Optional, Sequence
 
+from safetensors import SafetensorError
+
+# What libraries raise when the system refuses them something; RuntimeErrors are most often something else.
+SYSTEM_ERRORS = (OSError, SafetensorError, RuntimeError)
+
 
 class UserError(Exception):
     """Bad input. The message is the one line that the user reads: what was wrong, the value seen, what is accepted."""
@@ -34,7 +39,7 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = main(argv)
-    except Exception as error:
+    except (UserError, *SYSTEM_ERRORS) as error:
         message = str(error) if isinstance(error, UserError) else system_error(error)
         if message is None or "--debug" in argv:
             raise
@@ -48,8 +53,6 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
 
 def system_error(error: Exception) -> Optional[str]:
     """What the system refused, such as to fill a full disk, where that is what an exception is about; None otherwise."""
-    from safetensors import SafetensorError
-
     if isinstance(error, (OSError, SafetensorError)):
         return str(error)
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save's writer, which hides the reason at times

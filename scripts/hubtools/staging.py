@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Iterator, Sequence
 
-from .errors import UserError, system_error
+from .errors import SYSTEM_ERRORS, UserError, system_error
 
 STAGING_PREFIX = ".partial-"
 # What makes a folder ours to replace: overwriting is for Hub folders, never for someone's home.
@@ -44,7 +44,7 @@ def staged(output: Path) -> Iterator[Path]:
     try:
         yield room / output.name
         _move(room / output.name, output.absolute(), room / "replaced")
-    except Exception as error:
+    except SYSTEM_ERRORS as error:
         refused = system_error(error)
         if refused is None:
             raise

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from ..errors import UserError, system_error
+from ..errors import SYSTEM_ERRORS, UserError, system_error
 from ..weights import write_json
 from .data import Data
 from .lora import merged
@@ -153,7 +153,7 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
     else:
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except Exception as error:
+        except SYSTEM_ERRORS as error:
             refused = system_error(error)
             if refused is None:
                 raise
