@@ -407,6 +407,11 @@ def rows_per_chunk(hidden_states: torch.Tensor, width: int) -> Optional[int]:
     return rows if rows < hidden_states.numel() // hidden_states.shape[-1] else None
 
 
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks on a module's parts are handed what goes in or comes out; they expect all tokens in one call."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.children())
+
+
 class LlavaViTMLP(nn.Module):
     """Two linear layers with an activation between, (..., D) -> (..., M) -> (..., D)."""
 
@@ -420,7 +425,7 @@ class LlavaViTMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         rows = rows_per_chunk(hidden_states, self.fc1.out_features)
-        if rows is None:
+        if rows is None or is_watched(self):
             return self.fc2(self.activation_fn(self.fc1(hidden_states)))
         chunks = hidden_states.flatten(0, -2).split(rows)
         return torch.cat([self.fc2(self.activation_fn(self.fc1(chunk))) for chunk in chunks]).view_as(hidden_states)
