@@ -4,10 +4,11 @@
     python scripts/benchmark.py --case image --case video
     python scripts/benchmark.py --case sparse --reference tests/plain_llava_vit.py:PlainLlavaViTSdpa --json result.json
 
-Both models have equal weights and inputs and run in turn, in float32 without gradients. A ratio is reference / model, so
+Both models have equal weights and inputs and take turns, in float32 without gradients, each in a process of its own, as
+its users would run it: the memory that one has freed would make the other's allocations cheaper or dearer. A ratio is reference / model, so
 above 1 the model is faster. The ceiling is what it would be if the model took no longer than its matrix products take at
 the machine's best speed for large ones. Peak memory is the rise of the process's resident set during one forward, over the
-model at rest, each measured in a process of its own. The last line is one JSON document.
+model at rest. The last line is one JSON document.
 """
 
 import json
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Dict, Optional, Sequence
 
 import torch
-from hubtools.benchmarks.memory import measure_peak
+from hubtools.benchmarks.memory import can_measure_peak
 from hubtools.benchmarks.models import OURS, REFERENCE, load_reference, reference_file
 from hubtools.benchmarks.registry import CASES, case_named
 from hubtools.benchmarks.timing import measure_loads, measure_times
+from hubtools.benchmarks.worker import Worker
 from hubtools.errors import ArgumentParser, UserError, run_script
 
 MIB = 2**20
@@ -47,14 +49,22 @@ def measure(name: str, arguments) -> Dict[str, object]:
     reference = reference_file(arguments.reference or case.reference)
     load_reference(reference)  # a mistyped one is told before anything is measured
     result = {"case": name, "reference": reference.rpartition("/")[2], "threads": arguments.threads}
-    result.update(measure_times(case, reference, arguments.repeats))
+    result.update(measure_times(case, reference, arguments.repeats, arguments.threads))
     peaks = {which: measure_peak(name, which, reference, arguments.threads) for which in (OURS, REFERENCE)}
     result["peak_bytes"] = peaks
     known = None not in peaks.values() and peaks[REFERENCE] > 0
     result["memory_ratio"] = peaks[OURS] / peaks[REFERENCE] if known else None
     if case.loads:
-        result["time_per_unit"] = measure_loads(case, reference, arguments.repeats)
+        result["time_per_unit"] = measure_loads(case, reference, arguments.repeats, arguments.threads)
     return result
+
+
+def measure_peak(name: str, which: str, reference: str, threads: int) -> Optional[int]:
+    """None where the system cannot tell."""
+    if not can_measure_peak():
+        return None
+    with Worker(name, which, reference, threads) as worker:
+        return worker.peak_bytes()
 
 
 def describe(result: Dict[str, object]) -> str:

@@ -6,6 +6,7 @@ import benchmark
 import pytest
 import torch
 from hubtools.benchmarks.arithmetic import count_flops
+from hubtools.packages import ROOT
 from small import call
 
 REFUSED = {
@@ -24,8 +25,26 @@ def test_refused_in_one_line(case):
     assert result.code == 2 and reason in result.err and result.err.count("\n") == 1, result.err
 
 
-def test_a_case_is_measured_and_written(tmp_path):
-    result = call(benchmark.main, "--case", "tiff", "--repeats", "1", "--json", tmp_path / "result.json")
+def test_a_reference_that_fails_is_told_in_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text("def Mine(config):\n    raise ValueError(config['model_type'] + ' is not mine')\n")
+    result = call(benchmark.main, "--case", "tiff", "--reference", f"{tmp_path}/mine.py:Mine")
+    assert result.code == 2 and result.err.count("\n") == 1 and "byteformer is not mine" in result.err, result.err
+
+
+def test_a_case_is_measured_and_written(tmp_path, monkeypatch):
+    """With a reference beside the user, that prints."""
+    (tmp_path / "mine.py").write_text(f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from plain_byteformer import PlainByteFormer as Plain
+class Mine(Plain):
+    def forward(self, *args, **kwargs):
+        print("mine")
+        return super().forward(*args, **kwargs)
+""")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--case", "tiff", "--repeats", "1", "--reference", "mine.py:Mine", "--json", tmp_path / "result.json"]
+    result = call(benchmark.main, *arguments)
     assert result.code == 0, result.err
     printed = json.loads(result.out.splitlines()[-1])
     assert printed == json.loads((tmp_path / "result.json").read_text())

@@ -1,22 +1,20 @@
-"""Peak memory of one forward: how far the resident set rises above the model at rest, in a process of its own.
-
-Run as a module it prints that number of bytes: `python -m hubtools.benchmarks.memory CASE model|reference FILE.py:NAME THREADS`.
-"""
+"""Peak memory of one forward: how far the resident set rises above the model at rest, in a process of its own."""
 
 import ctypes
 import gc
-import subprocess
-import sys
 from pathlib import Path
-from typing import Optional
 
 import torch
 
 from ..errors import UserError
-from .models import build, inputs_of
-from .registry import case_named
+from .case import Inputs
 
-SCRIPTS = Path(__file__).resolve().parents[2]
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def can_measure_peak() -> bool:
+    """It takes Linux's /proc."""
+    return CLEAR_REFS.exists()
 
 
 def status_bytes(field: str) -> int:
@@ -34,31 +32,11 @@ def release_freed_memory() -> None:
         trim(0)
 
 
-def forward_peak_bytes(case_name: str, which: str, reference: str) -> int:
+def forward_peak_bytes(model: torch.nn.Module, inputs: Inputs) -> int:
     """Rise of the resident set's high-water mark during a forward. The one before it pays for one-time buffers."""
-    case = case_named(case_name)
-    model, inputs = build(case, which, reference), inputs_of(case)
-    with torch.no_grad():
-        model(**inputs)
-        release_freed_memory()
-        Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS
-        rest = status_bytes("VmRSS")
-        model(**inputs)
+    model(**inputs)
+    release_freed_memory()
+    CLEAR_REFS.write_text("5")  # sets VmHWM back to VmRSS
+    rest = status_bytes("VmRSS")
+    model(**inputs)
     return status_bytes("VmHWM") - rest
-
-
-def measure_peak(case_name: str, which: str, reference: str, threads: int) -> Optional[int]:
-    """`forward_peak_bytes` in a fresh process; None where the system cannot tell (it takes Linux's /proc)."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    command = [sys.executable, "-m", "hubtools.benchmarks.memory", case_name, which, reference, str(threads)]
-    result = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True)
-    if result.returncode:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"measuring the memory of {case_name}/{which} failed: {last}")
-    return int(result.stdout.splitlines()[-1])
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(int(sys.argv[4]))
-    print(forward_peak_bytes(*sys.argv[1:4]))

@@ -1,7 +1,7 @@
 """Builds a case's two models with equal weights, and runs them."""
 
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Dict, Union
 
 import torch
 from torch import nn
@@ -10,15 +10,16 @@ from ..errors import UserError
 from ..layouts import from_hub_layout, recognise, stack
 from ..packages import ROOT, package_named
 from ..references import load_function, split_reference
-from .case import Case, Inputs
+from .case import Case, Inputs, Load
 
 OURS, REFERENCE = "model", "reference"
 
 
 def reference_file(spec: str) -> str:
-    """FILE.py:NAME with FILE.py as it stands here, or else in the repository."""
+    """FILE.py:NAME with the full path of FILE.py, as it stands here or else in the repository; as given where it does not exist."""
     file, colon, name = spec.rpartition(":")
-    return spec if Path(file).is_file() or not (ROOT / file).is_file() else f"{ROOT / file}{colon}{name}"
+    path = Path(file) if Path(file).is_file() or not (ROOT / file).is_file() else ROOT / file
+    return f"{path.resolve()}{colon}{name}" if path.is_file() else spec
 
 
 def load_reference(spec: str):
@@ -56,9 +57,5 @@ def build(case: Case, which: str, reference: str) -> nn.Module:
     return other
 
 
-def inputs_of(case: Case) -> Inputs:
+def inputs_of(case: Union[Case, Load]) -> Inputs:
     return case.make_inputs(torch.Generator().manual_seed(1))
-
-
-def build_both(case: Case, reference: str) -> Dict[str, Tuple[nn.Module, Inputs]]:
-    return {which: (build(case, which, reference), inputs_of(case)) for which in (OURS, REFERENCE)}
