@@ -5,10 +5,10 @@
     python scripts/benchmark.py --case sparse --reference tests/plain_llava_vit.py:PlainLlavaViTSdpa --json result.json
 
 Both models have equal weights and inputs and take turns, in float32 without gradients, each in a process of its own, as
-its users would run it: the memory that one has freed would make the other's allocations cheaper or dearer. A ratio is reference / model, so
-above 1 the model is faster. The ceiling is what it would be if the model took no longer than its matrix products take at
-the machine's best speed for large ones. Peak memory is the rise of the process's resident set during one forward, over the
-model at rest. The last line is one JSON document.
+its users would run it: the memory that one has freed would make the other's allocations cheaper or dearer. A ratio is
+reference / model, so above 1 the model is faster. The ceiling is what it would be if the model took no longer than its
+matrix products take at the machine's best speed for large ones. Peak memory is the rise of the process's resident set
+during one forward, over the model at rest. The last line is one JSON document.
 """
 
 import json

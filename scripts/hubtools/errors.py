@@ -1,9 +1,10 @@
 """One way to report bad input from a script: one line on stderr and exit code 2."""
 
 import argparse
+import contextlib
 import signal
 import sys
-from typing import Callable, Iterable, Optional, Sequence
+from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 from safetensors import SafetensorError
 
@@ -58,6 +59,18 @@ def system_error(error: Exception) -> Optional[str]:
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save's writer, which hides the reason at times
         return str(error.__context__) if isinstance(error.__context__, OSError) else "a file could not be written to its end"
     return None
+
+
+@contextlib.contextmanager
+def system_errors_told(before: str, after: str = "") -> Iterator[None]:
+    """What the system refuses inside the block becomes the UserError "before: what it was; after"."""
+    try:
+        yield
+    except SYSTEM_ERRORS as error:
+        refused = system_error(error)
+        if refused is None:
+            raise
+        raise UserError(f"{before}: {refused}{after and '; '}{after}") from error
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:

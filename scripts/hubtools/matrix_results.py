@@ -1,7 +1,6 @@
 """What the contract suite said on each release: the JSON file that is kept, and the README's table made from it."""
 
 import json
-import os
 import string
 from pathlib import Path
 from typing import Any, Dict, Iterable, Mapping
@@ -9,6 +8,7 @@ from typing import Any, Dict, Iterable, Mapping
 from .errors import UserError
 from .packages import ROOT
 from .releases import parse_version
+from .staging import replace_text
 
 RESULTS = ROOT / "tests" / "contract" / "results.json"
 README = ROOT / "README.md"
@@ -32,14 +32,7 @@ def load_results(file: Path = RESULTS) -> Dict[str, Dict[str, Any]]:
 
 def save_results(releases: Mapping[str, Mapping[str, Any]], file: Path = RESULTS) -> None:
     ordered = {version: {key: releases[version][key] for key in KEPT if key in releases[version]} for version in sorted(releases, key=parse_version)}
-    _replace(file, json.dumps({"releases": ordered}, indent=1) + "\n")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Writes the whole text or nothing."""
-    part = file.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
+    replace_text(file, json.dumps({"releases": ordered}, indent=1) + "\n")
 
 
 def is_current(result: Mapping[str, Any], fingerprint: str) -> bool:
@@ -101,4 +94,4 @@ def write_readme(releases: Mapping[str, Mapping[str, Any]], file: Path = README)
     text = file.read_text(encoding="utf-8")
     readme_table(text)
     head, _, rest = text.partition(BEGIN)
-    _replace(file, f"{head}{BEGIN}\n{render(releases)}\n{END}{rest.partition(END)[2]}")
+    replace_text(file, f"{head}{BEGIN}\n{render(releases)}\n{END}{rest.partition(END)[2]}")

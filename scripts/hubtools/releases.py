@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from .errors import UserError
+from .staging import replace_text
 
 FLOOR = (4, 46)
 LINKED = ("torch", "numpy", "pillow", "pytest", "psutil")  # with everything that these require
@@ -110,9 +111,7 @@ def build_environment(version: str, folder: Path) -> Environment:
         packages = _installed(python)
         if packages.get("transformers") != version:
             raise InstallError(f"pip installed transformers {packages.get('transformers')} where {version} was asked for")
-        marker = target / MARKER
-        marker.with_suffix(".part").write_text(json.dumps({"shared": metadata.version("torch"), "packages": packages}, indent=1), encoding="utf-8")
-        os.replace(marker.with_suffix(".part"), marker)
+        replace_text(target / MARKER, json.dumps({"shared": metadata.version("torch"), "packages": packages}, indent=1))
         return Environment(python, packages)
 
 

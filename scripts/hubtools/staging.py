@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Iterator, Sequence
 
-from .errors import SYSTEM_ERRORS, UserError, system_error
+from .errors import UserError, system_errors_told
 
 STAGING_PREFIX = ".partial-"
 # What makes a folder ours to replace: overwriting is for Hub folders, never for someone's home.
@@ -42,15 +42,18 @@ def staged(output: Path) -> Iterator[Path]:
     _remove_abandoned(parent, output.name)
     room = Path(tempfile.mkdtemp(prefix=f"{STAGING_PREFIX}{os.getpid()}-", dir=parent))
     try:
-        yield room / output.name
-        _move(room / output.name, output.absolute(), room / "replaced")
-    except SYSTEM_ERRORS as error:
-        refused = system_error(error)
-        if refused is None:
-            raise
-        raise UserError(f"could not make {output}, and nothing there has changed: {refused}") from error
+        with system_errors_told(f"could not make {output}, and nothing there has changed"):
+            yield room / output.name
+            _move(room / output.name, output.absolute(), room / "replaced")
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    part = file.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
 
 
 def _move(built: Path, output: Path, aside: Path) -> None:

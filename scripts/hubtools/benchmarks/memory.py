@@ -1,4 +1,7 @@
-"""Peak memory of one forward: how far the resident set rises above the model at rest, in a process of its own."""
+"""Peak memory of one forward: how far the resident set rises above the model at rest.
+
+To be measured in a process that does nothing else.
+"""
 
 import ctypes
 import gc

@@ -1,4 +1,4 @@
-"""Builds a case's two models with equal weights, and runs them."""
+"""Builds a case's two models, with equal weights, and its inputs."""
 
 from pathlib import Path
 from typing import Dict, Union
@@ -18,8 +18,10 @@ OURS, REFERENCE = "model", "reference"
 def reference_file(spec: str) -> str:
     """FILE.py:NAME with the full path of FILE.py, as it stands here or else in the repository; as given where it does not exist."""
     file, colon, name = spec.rpartition(":")
-    path = Path(file) if Path(file).is_file() or not (ROOT / file).is_file() else ROOT / file
-    return f"{path.resolve()}{colon}{name}" if path.is_file() else spec
+    for path in (Path(file), ROOT / file):
+        if path.is_file():
+            return f"{path.resolve()}{colon}{name}"
+    return spec
 
 
 def load_reference(spec: str):

@@ -15,6 +15,7 @@ from typing import Any, Dict
 import torch
 
 from ..errors import UserError, run_script
+from .arithmetic import count_flops
 from .case import Case, Inputs
 from .memory import forward_peak_bytes
 from .models import build, inputs_of
@@ -56,6 +57,10 @@ class Worker:
         """See `forward_peak_bytes`."""
         return self._ask("peak_bytes")
 
+    def flops(self) -> int:
+        """See `count_flops`."""
+        return self._ask("flops")
+
     def save_output(self, file: Path) -> None:
         """Saves what the last forward of the case's inputs gave."""
         self._ask("save_output", str(file))
@@ -92,6 +97,9 @@ class Runs:
 
     def peak_bytes(self) -> int:
         return forward_peak_bytes(self.model, self.inputs[""])
+
+    def flops(self) -> int:
+        return count_flops(self.model, self.inputs[""])
 
     def save_output(self, file: str) -> None:
         torch.save(self.output, file)

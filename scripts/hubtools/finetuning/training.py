@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from ..errors import SYSTEM_ERRORS, UserError, system_error
+from ..errors import UserError, system_errors_told
 from ..weights import write_json
 from .data import Data
 from .lora import merged
@@ -151,13 +151,8 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         trainer._load_from_checkpoint(str(best_of(checkpoint)))
     else:
-        try:
+        with system_errors_told("training stopped", f"the same command goes on from the last whole checkpoint in {room}"):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except SYSTEM_ERRORS as error:
-            refused = system_error(error)
-            if refused is None:
-                raise
-            raise UserError(f"training stopped: {refused}; the same command goes on from the last whole checkpoint in {room}") from error
     figures = measure(trainer, data)
     return Outcome(final_model(trainer, settings, room), figures, trainer.state.global_step)
 
