@@ -8,7 +8,7 @@ from typing import Dict, List, Optional, Tuple
 
 from ..errors import UserError
 from ..packages import Package
-from ..references import split_reference
+from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import run_beside, run_isolated
 from .files import architecture_of, check_code, check_config, check_files, code_in_use, package_of, read_config

@@ -2,9 +2,9 @@
 
 from typing import Dict, Mapping
 
-from hubtools.checkpoint import Checkpoint, open_checkpoint
+from hubtools.assembly.checkpoint import Checkpoint, open_checkpoint
 from hubtools.errors import UserError
-from hubtools.layouts import to_hub_layout
+from hubtools.assembly.layouts import to_hub_layout
 
 from .protocol import CheckFailed, Reporter, read_job
 from .tensors import Differences, read_tensor

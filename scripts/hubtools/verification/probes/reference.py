@@ -1,7 +1,7 @@
 """Compares a folder with the user's own original: configuration, structure, and outputs for the same weights and inputs.
 
 The reference gets the weights that the folder should hold: the folder's, and where a checkpoint was given and differs,
-the checkpoint's. Its state dict may be in any layout that `hubtools.layouts` knows.
+the checkpoint's. Its state dict may be in any layout that `hubtools.assembly.layouts` knows.
 """
 
 import inspect
@@ -11,11 +11,11 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from hubtools.checkpoint import open_checkpoint
+from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.errors import UserError, some
-from hubtools.layouts import Layout, Part, recognise, to_hub_layout
+from hubtools.assembly.layouts import Layout, Part, recognise, to_hub_layout
 from hubtools.packages import PACKAGES
-from hubtools.references import load_function
+from hubtools.verification.references import load_function
 
 from .folder import case_of, cases_of
 from .forwards import TOLERANCE

@@ -1,0 +1,233 @@
+"""Reads a checkpoint whoever wrote it: .pth, .pt, .bin or .safetensors, one file or shards, wrapped or prefixed.
+
+Tensors are mapped from disk and handed out one at a time, so reading costs no memory of its own. Nothing in a
+checkpoint is ever executed: pickles are read with torch's weights-only unpickler.
+"""
+
+import argparse
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Dict, List, Mapping, Tuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UserError, some
+
+TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors",) + TORCH_SUFFIXES
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Training loops store their arguments next to the weights. Restoring a Namespace runs nothing of the checkpoint's choosing.
+torch.serialization.add_safe_globals([argparse.Namespace])
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class Checkpoint:
+    """The tensors of a checkpoint by name, without wrappers and prefixes.
+
+    A context manager. `names()` is in file order; `shape(name)` and `dtype(name)` read no tensor data;
+    `tensor(name)` gives the tensor, mapped from the file where the format allows it.
+    """
+
+    def __init__(self, path: Path, entries: Mapping[str, Tuple[object, str]]):
+        self.path = path
+        self._entries = strip_prefixes(entries, path)  # name -> (shard, name in the shard)
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def names(self) -> List[str]:
+        return list(self._entries)
+
+    def shape(self, name: str) -> Tuple[int, ...]:
+        shard, key = self._entries[name]
+        return shard.shape(key)
+
+    def dtype(self, name: str) -> torch.dtype:
+        shard, key = self._entries[name]
+        return shard.dtype(key)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        shard, key = self._entries[name]
+        return shard.tensor(key)
+
+    def close(self) -> None:
+        """Drops the mapped files. The checkpoint is empty afterwards."""
+        self._entries = {}
+
+
+class _SafetensorsShard:
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._file = safe_open(str(path), framework="pt")
+            self._slices = {name: self._file.get_slice(name) for name in self._file.keys()}
+        except SafetensorError as error:
+            raise UserError(f"{path} is not a whole safetensors file: {error}") from error
+
+    def names(self):
+        return list(self._slices)
+
+    def shape(self, name):
+        return tuple(self._slices[name].get_shape())
+
+    def dtype(self, name):
+        dtype = self._slices[name].get_dtype()
+        if dtype not in SAFETENSORS_DTYPES:
+            raise UserError(f"{self.path}: tensor {name} has type {dtype}; accepted: {', '.join(SAFETENSORS_DTYPES)}")
+        return SAFETENSORS_DTYPES[dtype]
+
+    def tensor(self, name):
+        return self._file.get_tensor(name)
+
+
+class _TorchShard:
+    def __init__(self, path: Path):
+        self._tensors = state_dict_of(load_pickle(path), path)
+
+    def names(self):
+        return list(self._tensors)
+
+    def shape(self, name):
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name):
+        return self._tensors[name].dtype
+
+    def tensor(self, name):
+        return self._tensors[name]
+
+
+def open_checkpoint(path) -> Checkpoint:
+    """Opens a checkpoint for reading.
+
+    Args:
+        path: a .pth/.pt/.bin/.safetensors file, an index of shards (`*.index.json`), or a folder that holds one checkpoint.
+
+    Raises:
+        UserError: no such file, not a checkpoint, truncated, missing shards, pickled code, two candidates in a folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"checkpoint {path} does not exist")
+    entries: Dict[str, Tuple[object, str]] = {}
+    for file, expected in shard_files(path):
+        shard = _open_shard(file)
+        names = shard.names()
+        if expected is not None and set(names) != expected:
+            strays = sorted(set(names) ^ expected)
+            raise UserError(f"shard {file} and its index disagree about {some(strays)}")
+        repeated = [name for name in names if name in entries]
+        if repeated:
+            raise UserError(f"{path}: {some(repeated)} in more than one shard")
+        entries.update({name: (shard, name) for name in names})
+    if not entries:
+        raise UserError(f"checkpoint {path} holds no tensors")
+    return Checkpoint(path, entries)
+
+
+def _open_shard(file: Path):
+    if not file.is_file():
+        raise UserError(f"{file} is missing or not a file")
+    if file.stat().st_size == 0:
+        raise UserError(f"{file} is empty")
+    if file.suffix == ".safetensors":
+        return _SafetensorsShard(file)
+    if file.suffix in TORCH_SUFFIXES:
+        return _TorchShard(file)
+    raise UserError(f"{file} is not a checkpoint by its name; accepted endings: {', '.join(SUFFIXES)}, .index.json")
+
+
+def shard_files(path: Path) -> List[Tuple[Path, object]]:
+    """The files that make up the checkpoint at `path`, each with the set of names its index promises (None without index)."""
+    if path.is_dir():
+        path = checkpoint_file_in(path)
+    if path.name.endswith(".index.json"):
+        return indexed_files(path)
+    numbered = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\.\w+)", path.name)
+    if not numbered:
+        return [(path, None)]
+    stem, count, suffix = numbered.groups()
+    return [(path.with_name(f"{stem}-{i:05d}-of-{count}{suffix}"), None) for i in range(1, int(count) + 1)]
+
+
+def checkpoint_file_in(folder: Path) -> Path:
+    """The one checkpoint of a folder: an index before the shards it names, safetensors before pickles."""
+    for suffix in (".safetensors",) + TORCH_SUFFIXES:
+        indexes = sorted(folder.glob(f"*{suffix}.index.json"))
+        files = sorted(folder.glob(f"*{suffix}"))
+        sharded = [file for file in files if re.search(r"-\d{5}-of-\d{5}$", file.stem)]
+        candidates = indexes or [file for file in files if file not in sharded] or sharded[:1]
+        if len(candidates) > 1:
+            raise UserError(f"{folder} holds several checkpoints: {some(c.name for c in candidates)}; name the file")
+        if candidates:
+            return candidates[0]
+    raise UserError(f"{folder} holds no checkpoint; looked for {', '.join('*' + s for s in SUFFIXES)} and their *.index.json")
+
+
+def indexed_files(index: Path) -> List[Tuple[Path, set]]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards: Dict[str, set] = {}
+        for name, file in weight_map.items():
+            shards.setdefault(file, set()).add(name)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is not an index of shards: {error!r}") from error
+    outside = [file for file in shards if not isinstance(file, str) or Path(file).name != file]
+    if outside:
+        raise UserError(f"{index} names files outside its folder: {some(map(str, outside))}")
+    return [(index.with_name(file), shards[file]) for file in sorted(shards)]
+
+
+def load_pickle(path: Path) -> object:
+    """torch.load without ever running what the file asks for, mapped from disk where the format allows it."""
+    with path.open("rb") as file:
+        mappable = file.read(4) == b"PK\x03\x04"  # torch's zip format; the one before 1.6 has no mappable layout
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted:
+            raise UserError(
+                f"{path} asks for Python code ({wanted.group(1)}) to be run, which is refused; "
+                "save the model's state_dict() alone and use that"
+            ) from error
+        raise UserError(f"{path} is not a PyTorch checkpoint") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a whole PyTorch checkpoint: {str(error).splitlines()[0] if str(error) else error!r}") from error
+
+
+def state_dict_of(loaded: object, path: Path) -> Dict[str, torch.Tensor]:
+    """Unwraps `{"model": {...}, "optimizer": ...}` and its kin down to the dictionary of tensors."""
+    while isinstance(loaded, Mapping):
+        inside = [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        if len(inside) > 1:
+            raise UserError(f"{path} holds several state dicts: {', '.join(inside)}; save the one you mean alone")
+        if not inside:
+            break
+        loaded = loaded[inside[0]]
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{path} holds a {type(loaded).__name__}; accepted: a state dict, bare or under {', '.join(WRAPPERS)}")
+    foreign = [str(name) for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
+    if foreign:
+        raise UserError(f"{path}: not tensors: {some(foreign)}; accepted: a state dict, bare or under {', '.join(WRAPPERS)}")
+    return dict(loaded)
+
+
+def strip_prefixes(entries: Mapping[str, object], path: Path) -> Dict[str, object]:
+    """Removes what DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) put before names."""
+    stripped: Dict[str, object] = {}
+    for name, value in entries.items():
+        clean = re.sub(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.", "", name)
+        if clean in stripped:
+            raise UserError(f"{path}: {name} and another tensor are both {clean} without their prefix")
+        stripped[clean] = value
+    return stripped
