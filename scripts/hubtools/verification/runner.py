@@ -1,5 +1,6 @@
 """Which checks a folder gets, in which order and in which process."""
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from ..errors import UserError
 from ..packages import Package
 from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
-from .child import run_beside, run_isolated
+from .child import Child, run_beside, start_beside, start_isolated
 from .files import architecture_of, check_code, check_config, check_files, code_in_use, package_of, read_config
 from .weight_files import DamagedFile, Tensor, read_tensors
 
@@ -18,6 +19,7 @@ FORWARD_SUBJECTS = {
     "llavavit": ("image", "video", "sparse", "batch", "attention"),
     "byteformer": ("bytes", "padded batch", "attention"),
 }
+RELOAD = "round trip: reload"
 REFERENCE_CHECKS = ["reference: configuration", "reference: structure", "reference: forward"]
 # Entries of config.json that say nothing about what a model computes, so that a reference need not know them.
 GENERIC_KEYS = ("architectures", "auto_map", "torch_dtype", "dtype", "model_type", "transformers_version", "id2label", "label2id", "problem_type")
@@ -111,11 +113,11 @@ class _Verification:
     def size(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    # -- in child processes, one at a time
+    # -- in child processes
 
     def planned(self) -> List[str]:
         """The checks that run in child processes."""
-        return [*self.inspections(), "round trip: reload", "weights: checkpoint", *REFERENCE_CHECKS]
+        return [*self.inspections(), RELOAD, "weights: checkpoint", *REFERENCE_CHECKS]
 
     def inspections(self) -> List[str]:
         subjects = FORWARD_SUBJECTS[self.package.name] if self.package else ()
@@ -129,9 +131,14 @@ class _Verification:
 
     def load(self, workdir: Path) -> None:
         job = self.job(workdir)
-        values = run_isolated({**job, "mode": "inspect", "checks": self.inspections()}, self.checks, workdir)
-        self.reload(job, workdir)
-        changed = self.compare_checkpoint(job, workdir)
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(start_isolated({**job, "checks": [*self.inspections(), RELOAD]}, workdir))
+            # Beside it: importing torch takes longer than a small folder's checks, and this one keeps a tensor at a time.
+            checkpoint = stack.enter_context(self.start_comparison(job, workdir)) if self.checkpoint else None
+            values = folder.follow(self.checks)
+            self.account_for_reload()
+            shutil.rmtree(job["saved"], ignore_errors=True)
+            changed = self.compare_checkpoint(checkpoint)
         self.compare_reference(job, workdir, values.get("config"), changed)
 
     def job(self, workdir: Path) -> dict:
@@ -161,22 +168,22 @@ class _Verification:
             return None
         return str(beside)
 
-    def reload(self, job: dict, workdir: Path) -> None:
+    def account_for_reload(self) -> None:
+        """Says why nothing was loaded once more, where that is so."""
         status = {check.name: check.status for check in self.checks.checks}
         needed = [name for name in ("weights: loaded", "round trip: save") if status[name] != PASS]
-        if needed:
-            self.checks.skip(["round trip: reload"], f"not run: {needed[0]} did not pass")
-            return
-        run_isolated({**job, "mode": "reload", "checks": ["round trip: reload"]}, self.checks, workdir)
-        shutil.rmtree(job["saved"])
+        if RELOAD not in status and needed:
+            self.checks.skip([RELOAD], f"not run: {needed[0]} did not pass")
 
-    def compare_checkpoint(self, job: dict, workdir: Path) -> List[str]:
+    def start_comparison(self, job: dict, workdir: Path) -> Child:
+        return start_beside("checkpoint", {**job, "checkpoint": self.checkpoint, "checks": ["weights: checkpoint"]}, workdir)
+
+    def compare_checkpoint(self, comparison: Optional[Child]) -> List[str]:
         """Gives the names of the tensors that differ from the checkpoint's."""
-        if self.checkpoint is None:
+        if comparison is None:
             self.checks.skip(["weights: checkpoint"], "no --checkpoint given")
             return []
-        job = {**job, "checkpoint": self.checkpoint, "checks": ["weights: checkpoint"]}
-        return run_beside("checkpoint", job, self.checks, workdir).get("changed", [])
+        return comparison.follow(self.checks).get("changed", [])
 
     def compare_reference(self, job: dict, workdir: Path, config: Optional[dict], changed: List[str]) -> None:
         if self.reference is None:
