@@ -185,9 +185,27 @@ class Probe:
     def from_folder(self, auto_class: str, folder: str) -> torch.nn.Module:
         import transformers
 
-        model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True, **self.load_arguments())
+        loader = getattr(transformers, auto_class)
+        try:
+            model = loader.from_pretrained(folder, trust_remote_code=True, **self.load_arguments())
+        except RuntimeError as error:  # transformers tells mismatched sizes in a log that is not shown
+            self.check_shapes(loader, folder)
+            raise error
         self.check_origin(type(model))
         return model.eval()
+
+    def check_shapes(self, loader: type, folder: str) -> None:
+        """Fails with the tensors whose shapes are not those that the configuration asks for."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        with torch.device("meta"):
+            model = loader.from_config(config, trust_remote_code=True)
+        wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        problems = [f"{name} has shape {self.entries[name]['shape']} in the file, {shape} by config.json"
+                    for name, shape in wanted.items() if name in self.entries and list(self.entries[name]["shape"]) != shape]  # fmt: skip
+        if problems:
+            raise CheckFailed("\n".join([f"{len(problems)} of {len(wanted)} tensors: {problems[0]}", *problems]))
 
     def load_arguments(self) -> dict:
         import transformers
