@@ -115,7 +115,8 @@ def convert(arguments, recipe) -> int:
 
 def inputs_of(arguments) -> list:
     """The files that the user named, none of which an output may replace."""
-    named = [arguments.checkpoint, arguments.corenet_config, Path(arguments.recipe) if arguments.recipe else None]
+    recipe = Path(arguments.recipe) if arguments.recipe and arguments.recipe.endswith(".toml") else None
+    named = [arguments.checkpoint, arguments.corenet_config, recipe]
     return [path for path in named if path is not None]
 
 
