@@ -4,6 +4,7 @@
 from .configuration_llava_vit import LlavaViTConfig
 from .modeling_llava_vit import (
     LlavaViTAttention,
+    LlavaViTBackbone,
     LlavaViTEmbeddings,
     LlavaViTEncoder,
     LlavaViTEncoderLayer,
@@ -15,6 +16,7 @@ from .modeling_llava_vit import (
 
 __all__ = [
     "LlavaViTAttention",
+    "LlavaViTBackbone",
     "LlavaViTConfig",
     "LlavaViTEmbeddings",
     "LlavaViTEncoder",
