@@ -18,7 +18,10 @@ Shape letters: B batch, C channels, T frames, H x W pixels, p patch size, h = H/
 patches, D hidden size, A heads, d = D/A head dim, M intermediate size.
 """
 
-from typing import Callable, List, Optional, Tuple, Union
+import difflib
+import inspect
+from functools import partial
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import nn
@@ -30,10 +33,28 @@ from transformers.utils import logging
 
 from .configuration_llava_vit import LlavaViTConfig
 
+# --- Shared: from here to the end mark, modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
+# --- (tests/models/test_shared_code.py holds them so; each file has to stand alone, and a question has one answer).  ---
+
 try:  # transformers >= 4.48
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 except ImportError:
     ALL_ATTENTION_FUNCTIONS = {}
+
+try:  # transformers >= 4.53
+    from transformers.modeling_layers import GradientCheckpointingLayer
+except ImportError:
+
+    class GradientCheckpointingLayer(nn.Module):
+        """A layer that is computed again in the backward pass where the model was told so."""
+
+        gradient_checkpointing = False
+
+        def __call__(self, *args, **kwargs):
+            if self.gradient_checkpointing and self.training:
+                return self._gradient_checkpointing_func(partial(super().__call__, **kwargs), *args)
+            return super().__call__(*args, **kwargs)
+
 
 try:
     from flash_attn import flash_attn_func
@@ -42,19 +63,232 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+# What transformers passes to whatever model it holds, and no model here has a use for.
+UNUSED_KEYWORDS = ("num_items_in_batch", "use_cache", "return_loss", "output_router_logits", "interpolate_pos_encoding")
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Checks of what the caller passes
-# ---------------------------------------------------------------------------------------------------------------------
+
+def require(condition: bool, message: str, *values: object) -> None:
+    """Refuses an input: ValueError with the values in the message's places, a tensor as its dtype and shape."""
+    if not condition:
+        raise ValueError(message.format(*(describe(value) for value in values)))
+
+
+def describe(value: object) -> object:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
+
+
+def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
+    """Raises TypeError for keywords that `forward` does not know: a misspelt one must not be ignored."""
+    for name in keywords:
+        if name not in UNUSED_KEYWORDS:
+            known = [known for known in inspect.signature(forward).parameters if known != "kwargs"]
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise TypeError(f"forward() got an unexpected keyword argument {name!r}; {hint}")
 
 
 def is_integer(tensor: torch.Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
+def is_tracing() -> bool:
+    """Whether a graph is being recorded, so that nothing may depend on the values of tensors."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def has_values(tensor: torch.Tensor) -> bool:
-    """Whether values may be read: not on the meta device, and not while a graph is being recorded (it would break it)."""
-    return not (tensor.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    """Whether values may be read: not on the meta device, and not while a graph is being recorded."""
+    return not (tensor.is_meta or is_tracing())
+
+
+def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
+    """Which of `count` hidden states to return: all for True, else those numbered (from the end where negative).
+
+    The others are None in the output, as in transformers' own models: the numbers stay what they are.
+    """
+    if asked is None or isinstance(asked, bool):
+        return set(range(count)) if asked else set()
+    chosen = [asked] if isinstance(asked, int) else list(asked)
+    valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
+    require(valid, "output_hidden_states must be True, False or numbers from {} to {}, got {}", -count, count - 1, asked)
+    return {number % count for number in chosen}
+
+
+def eager_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """(B, A, N, d), additive mask -> (B, N, A, d) and the probabilities (B, A, N, N); softmax in float32."""
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = F.dropout(probabilities, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2), probabilities
+
+
+def sdpa_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """(B, A, N, d), bool mask -> (B, N, A, d), by torch's scaled_dot_product_attention."""
+    output = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout, scale=scaling)
+    return output.transpose(1, 2), None
+
+
+def flash_attention_2(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """The flash-attn library, called directly: transformers' own wrapper differs from release to release."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, A, N, d) -> (B, N, A, d)
+    return flash_attn_func(query, key, value, dropout_p=dropout, softmax_scale=scaling, causal=False), None
+
+
+OWN_BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention_2}
+
+
+def flash_attention_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bool = False) -> Optional[str]:
+    """Why a flash attention cannot run here, on `query` if given; None if it can, and for other implementations."""
+    if "flash" not in name:
+        return None
+    if name == "flash_attention_2" and flash_attn_func is None:  # transformers looks for the others itself
+        return "the package flash-attn is not installed"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if query is not None and not query.is_cuda:
+        return f"the model is on {query.device.type}"
+    if query is not None and query.dtype not in (torch.float16, torch.bfloat16):
+        return f"it takes float16 and bfloat16, not {query.dtype}"
+    return "it takes no mask" if masked else None
+
+
+def without_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bool = False) -> str:
+    """The implementation asked for, or sdpa in place of a flash attention that cannot run."""
+    obstacle = flash_attention_obstacle(name, query, masked)
+    if obstacle is None:
+        return name
+    if not is_tracing():
+        # The reason is left to the debug log: one warning per process, whatever the reasons.
+        logger.warning_once("flash attention cannot run here, using sdpa instead.")
+        logger.debug("%s cannot run: %s", name, obstacle)
+    return "sdpa"
+
+
+def attention_backend(config, query: torch.Tensor, masked: bool = False, output_attentions: bool = False) -> str:
+    """The name of the implementation that computes attention for this call.
+
+    Raises:
+        ValueError: The configured one is neither one of ours nor offered by the installed transformers.
+    """
+    name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
+    name = without_obstacle(name, query, masked)
+    known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(sorted(known)))
+    return name
+
+
+def attend(module, query, key, value, mask=None, output_attentions=False):
+    """Attention of one layer by the backend that its configuration names at this call.
+
+    Args:
+        module: Has `config`, `scaling`, `dropout` and `is_causal = False`, which transformers' own functions read.
+        query, key, value: (B, A, N, d).
+        mask: (B, 1, N or 1, N) bool, True where a query may look; or None.
+        output_attentions: Whether to return the probabilities, through the eager backend.
+
+    Returns:
+        (B, N, A, d) and the (B, A, N, N) probabilities or None.
+    """
+    name = attention_backend(module.config, query, mask is not None, output_attentions)
+    if mask is not None and name != "sdpa":
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+        mask = mask.expand(-1, -1, query.shape[2], -1)
+    function = OWN_BACKENDS.get(name) or ALL_ATTENTION_FUNCTIONS[name]
+    dropout = module.dropout if module.training else 0.0
+    # is_causal is spelled out: without it and without a mask transformers' sdpa would attend causally.
+    output, probabilities = function(module, query, key, value, mask, scaling=module.scaling, dropout=dropout, is_causal=False)
+    return output, probabilities if output_attentions else None
+
+
+class AttentionBackendMixin:
+    """What `PreTrainedModel` asks about attention: every backend may be set, flash attention falls back to sdpa."""
+
+    # Old and new names of the same promises; each release reads its own.
+    _supports_sdpa = True
+    _supports_flash_attn_2 = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @classmethod
+    def _autoset_attn_implementation(cls, config, *args, **kwargs):
+        # transformers up to 4.55 checks the implementation here, on the class.
+        asked = getattr(config, "_attn_implementation_internal", None) or ""
+        if without_obstacle(asked) != asked:
+            config._attn_implementation = without_obstacle(asked)
+        return super()._autoset_attn_implementation(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
+        # Later releases check it here, on the model.
+        name = attn_implementation and without_obstacle(attn_implementation)
+        return super()._check_and_adjust_attn_implementation(name, *args, **kwargs)
+
+    @classmethod
+    def _can_set_attn_implementation(cls):
+        return True  # transformers guesses from the source text otherwise
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
+) -> torch.Tensor:
+    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+
+    One label: regression, squared error. Integer labels, one class each (-100 is ignored): cross entropy. Others
+    (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the type is kept in the
+    configuration, where pipelines read it.
+
+    Args:
+        logits: (B, num_labels).
+        labels: As above; (B,) and (B, 1) are the same.
+        config: `num_labels` and `problem_type`.
+        num_items_in_batch: What the sum is divided by, from Trainer: the labels of all batches that are accumulated.
+            None for the mean.
+
+    Raises:
+        ValueError: The labels do not fit the problem type, or the type is unknown.
+    """
+    require(isinstance(labels, torch.Tensor), "labels must be a torch.Tensor, got {}", type(labels).__name__)
+    several = "single_label_classification" if is_integer(labels) else "multi_label_classification"
+    problem_type = config.problem_type or ("regression" if config.num_labels == 1 else several)
+    check_labels(labels, logits, problem_type)
+    config.problem_type = problem_type
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels, reduction = labels.to(logits.device), "mean" if num_items_in_batch is None else "sum"
+    if problem_type == "single_label_classification":
+        loss = F.cross_entropy(logits, labels.flatten().long(), reduction=reduction)
+    else:
+        function = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+        loss = function(logits, labels.view_as(logits).to(logits.dtype), reduction=reduction)
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) -> None:
+    """Raises ValueError unless the labels are of the shape, type and range that the problem type asks for."""
+    known = ("regression", "single_label_classification", "multi_label_classification")
+    require(problem_type in known, "problem_type must be one of {}, got {!r}", ", ".join(known), problem_type)
+    batch, num_labels = logits.shape
+    if problem_type != "single_label_classification":
+        fits = labels.shape[:1] == logits.shape[:1] and labels.numel() == logits.numel() and not labels.is_complex()
+        require(fits, "labels for {} must be numbers of shape {}, got {}", problem_type, (batch, num_labels), labels)
+        if problem_type == "multi_label_classification" and has_values(labels):
+            wrong = labels[~((labels >= 0) & (labels <= 1))]
+            require(not wrong.numel(), "labels for {} must lie in [0, 1], got {}", problem_type, *wrong[:1].tolist())
+        return
+    fits = tuple(labels.shape) in ((batch,), (batch, 1)) and is_integer(labels)
+    require(
+        fits, "labels for {} must be integers of shape ({},), one class each; floating point {} for several; got {}",
+        problem_type, batch, (batch, num_labels), labels,
+    )  # fmt: skip
+    if has_values(labels):
+        wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
+        require(not wrong.numel(), "labels must lie in [0, {}) or be -100, got {}", num_labels, *wrong[:1].tolist())
+
+
+# --- End of what the two files share ---
 
 
 def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, patch_size: int) -> torch.Tensor:
@@ -122,11 +356,6 @@ def check_patch_positions(patch_positions: torch.Tensor, batch_size: int, num_vi
         )
     if patch_positions.is_complex() or patch_positions.dtype == torch.bool:
         raise ValueError(f"patch_positions must be integers or floating point, got {patch_positions.dtype}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Pure tensor functions
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def indices_from_residual(residual: torch.Tensor, patch_size: int, max_patches: int) -> torch.Tensor:
@@ -215,83 +444,6 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     rotated[..., 0::2].addcmul_(odd, sin[..., 0::2], value=-1)
     rotated[..., 1::2].addcmul_(even, sin[..., 1::2])
     return rotated
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention backends: (module, query, key, value, mask, scaling, dropout) -> output (B, N, A, d), probabilities or None
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def eager_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """Attention with its (B, A, N, N) probabilities; softmax in float32. Inputs (B, A, N, d)."""
-    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
-    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    dropped = F.dropout(probabilities, p=dropout, training=module.training)
-    return torch.matmul(dropped, value).transpose(1, 2), probabilities
-
-
-def sdpa_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """torch's scaled_dot_product_attention. Inputs (B, A, N, d)."""
-    if key.device.type == "cpu":
-        # Every block of queries reads all keys and values. As views of (B, N, A, d) their rows lie D apart, often a
-        # multiple of 4 KiB that collides in the cache; packed, attention takes a sixth less time.
-        key, value = key.contiguous(), value.contiguous()
-    output = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling, is_causal=False)
-    return output.transpose(1, 2), None
-
-
-def flash_attention_2(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """The flash-attn library, called directly: transformers' own wrapper differs from release to release."""
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, A, N, d) -> (B, N, A, d)
-    return flash_attn_func(query, key, value, dropout_p=dropout, softmax_scale=scaling, causal=False), None
-
-
-OWN_BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention_2}
-
-
-def flash_attention_obstacle(query: Optional[torch.Tensor] = None) -> Optional[str]:
-    """Why flash_attention_2 cannot run here, on `query` if given; None if it can."""
-    if flash_attn_func is None:
-        return "the package flash-attn is not installed"
-    if not torch.cuda.is_available():
-        return "there is no CUDA device"
-    if query is not None and not query.is_cuda:
-        return f"the model is on {query.device.type}"
-    if query is not None and query.dtype not in (torch.float16, torch.bfloat16):
-        return f"it takes float16 and bfloat16, not {query.dtype}"
-    return None
-
-
-def fall_back_to_sdpa(obstacle: str) -> str:
-    # The reason is left to the debug log of the second call on: one warning per process, whatever the reasons.
-    logger.warning_once("flash_attention_2 cannot run here, using sdpa instead.")
-    logger.debug("flash_attention_2 cannot run: %s", obstacle)
-    return "sdpa"
-
-
-def attention_backend(config: LlavaViTConfig, query: torch.Tensor, output_attentions: bool) -> Callable:
-    """The function that computes attention for this call.
-
-    Raises:
-        ValueError: The configured implementation is neither one of ours nor offered by the installed transformers.
-    """
-    name = getattr(config, "_attn_implementation", None) or "sdpa"
-    if output_attentions:
-        name = "eager"
-    if name == "flash_attention_2":
-        obstacle = flash_attention_obstacle(query)
-        name = name if obstacle is None else fall_back_to_sdpa(obstacle)
-    if name in OWN_BACKENDS:
-        return OWN_BACKENDS[name]
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        known = sorted({*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS})
-        raise ValueError(f"unknown attention implementation {name!r}; this transformers offers {', '.join(known)}")
-    return ALL_ATTENTION_FUNCTIONS[name]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Modules, small to large
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 class LlavaViTRMSNorm(nn.Module):
@@ -384,11 +536,12 @@ class LlavaViTAttention(nn.Module):
         key = apply_rotary(self.k_proj(hidden_states).unflatten(-1, heads), cos, sin)
         value = self.v_proj(hidden_states).unflatten(-1, heads)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, A, d) -> (B, A, N, d)
-        attend = attention_backend(self.config, query, output_attentions)
-        dropout = self.dropout if self.training else 0.0
-        # is_causal and the mask are spelled out: without them transformers' sdpa would attend causally.
-        output, probabilities = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout, is_causal=False)
-        return self.out_proj(output.flatten(2)), probabilities if output_attentions else None
+        if key.device.type == "cpu":
+            # Every block of queries reads all keys and values. As views of (B, N, A, d) their rows lie D apart, often a
+            # multiple of 4 KiB that collides in the cache; packed, attention takes a sixth less time.
+            key, value = key.contiguous(), value.contiguous()
+        output, probabilities = attend(self, query, key, value, output_attentions=output_attentions)
+        return self.out_proj(output.flatten(2)), probabilities
 
 
 # Allocations above 32 MiB come fresh from the kernel at each call, and zeroing their pages costs about as much as the
@@ -431,7 +584,7 @@ class LlavaViTMLP(nn.Module):
         return torch.cat([self.fc2(self.activation_fn(self.fc1(chunk))) for chunk in chunks]).view_as(hidden_states)
 
 
-class LlavaViTEncoderLayer(nn.Module):
+class LlavaViTEncoderLayer(GradientCheckpointingLayer):
     """One pre-norm transformer block. Arguments and results are those of `LlavaViTAttention`."""
 
     def __init__(self, config: LlavaViTConfig):
@@ -466,7 +619,6 @@ class LlavaViTEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList([LlavaViTEncoderLayer(config) for _ in range(config.num_hidden_layers)])
-        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -479,12 +631,7 @@ class LlavaViTEncoder(nn.Module):
         collected: List[torch.Tensor] = [hidden_states]
         attentions: List[torch.Tensor] = []
         for layer in self.layers:
-            if self.gradient_checkpointing and self.training:
-                hidden_states, probabilities = self._gradient_checkpointing_func(
-                    layer.__call__, hidden_states, cos, sin, output_attentions
-                )
-            else:
-                hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions)
+            hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions)
             if output_hidden_states:
                 collected.append(hidden_states)
             if output_attentions:
@@ -553,12 +700,7 @@ class LlavaViTPoolingHead(nn.Module):
         return attended + self.mlp(self.norm(attended))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pretrained base and public models
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class LlavaViTPreTrainedModel(PreTrainedModel):
+class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     """What the models share: loading, saving, initialisation, and what transformers may do with them."""
 
     config_class = LlavaViTConfig
@@ -566,12 +708,6 @@ class LlavaViTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
-    # Old and new names of the same promises; each release reads its own.
-    _supports_sdpa = True
-    _supports_flash_attn_2 = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -591,23 +727,6 @@ class LlavaViTPreTrainedModel(PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return getattr(self, self.base_model_prefix, self).embeddings.patch_embedding
-
-    @classmethod
-    def _autoset_attn_implementation(cls, config, *args, **kwargs):
-        # transformers up to 4.55 checks the implementation here, on the class.
-        if getattr(config, "_attn_implementation_internal", None) == "flash_attention_2":
-            obstacle = flash_attention_obstacle()
-            if obstacle is not None:
-                config._attn_implementation = fall_back_to_sdpa(obstacle)
-        return super()._autoset_attn_implementation(config, *args, **kwargs)
-
-    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
-        # Later releases check it here, on the model.
-        if attn_implementation == "flash_attention_2":
-            obstacle = flash_attention_obstacle()
-            if obstacle is not None:
-                attn_implementation = fall_back_to_sdpa(obstacle)
-        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
 
 
 class LlavaViTModel(LlavaViTPreTrainedModel):
@@ -721,45 +840,6 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
     def grid_of(self, pixel_values: torch.Tensor) -> Tuple[int, int]:
         """Patch rows and columns of a frame."""
         return pixel_values.shape[-2] // self.config.patch_size, pixel_values.shape[-1] // self.config.patch_size
-
-
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: LlavaViTConfig) -> torch.Tensor:
-    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
-
-    One label: regression. Integer labels (B,): one class each, -100 is ignored. Floating-point labels (B, num_labels):
-    several classes each. As transformers does, the type is kept in the configuration, where pipelines read it.
-
-    Raises:
-        ValueError: The labels do not fit the problem type, or the type is unknown.
-    """
-    if config.problem_type is None:
-        kind = "single_label_classification" if is_integer(labels) else "multi_label_classification"
-        config.problem_type = "regression" if config.num_labels == 1 else kind
-    labels = labels.to(logits.device)
-    if config.problem_type == "single_label_classification":
-        check_class_labels(labels, logits)
-        return F.cross_entropy(logits, labels.long())
-    if config.problem_type not in ("regression", "multi_label_classification"):
-        raise ValueError(
-            "problem_type must be regression, single_label_classification or multi_label_classification, got "
-            f"{config.problem_type!r}"
-        )
-    if labels.numel() != logits.numel() or labels.shape[0] != logits.shape[0]:
-        raise ValueError(f"labels for {config.problem_type} must be {tuple(logits.shape)}, got shape {tuple(labels.shape)}")
-    loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
-    return loss(logits, labels.view_as(logits).to(logits.dtype))
-
-
-def check_class_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
-    """Raises ValueError unless (B,) integers in [0, num_labels) or -100."""
-    if tuple(labels.shape) != (logits.shape[0],) or not is_integer(labels):
-        raise ValueError(
-            f"labels for single_label_classification must be ({logits.shape[0]},) integers, got shape {tuple(labels.shape)} of {labels.dtype}"
-        )
-    if has_values(labels):
-        wrong = labels[((labels < 0) | (labels >= logits.shape[1])) & (labels != -100)]
-        if wrong.numel():
-            raise ValueError(f"labels must lie in [0, {logits.shape[1]}) or be -100, got {wrong[0].item()}")
 
 
 class LlavaViTForClassification(LlavaViTPreTrainedModel):
