@@ -37,12 +37,20 @@ WRAPPINGS = {
     "ddp": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
     "compiled": lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
     "compiled, then ddp": lambda state: {"model": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}},
+    "the same twice": lambda state: {"model": state, "state_dict": state},
+    "averaged weights alone": lambda state: {"model_ema": state, "optimizer": {"state": {"a.weight": {"exp_avg": torch.zeros(4, 3)}}}},
+    "scales and random states beside": lambda state: {"net": state, "scaler": {"scale": torch.ones(1)}, "rng": {"cpu": torch.zeros(8, dtype=torch.uint8)}},
+    "lightning": lambda state: {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "callbacks": {"x": {"y": torch.ones(2)}}},
+    "peft": lambda state: {f"base_model.model.{name}": tensor for name, tensor in state.items()},
+    "vision tower": lambda state: {f"model.vision_tower.vision_tower.{name}": tensor for name, tensor in state.items()},
+    "visual": lambda state: {f"model.visual.{name}": tensor for name, tensor in state.items()},
+    "backbone, with a head beside": lambda state: {(f"backbone.{name}" if "a" in name else name): tensor for name, tensor in state.items()},
     "compiled inside": lambda state: {name.replace("a.", "a._orig_mod."): tensor for name, tensor in state.items()},
 }
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".bin"])
 def test_pickled_checkpoints(tmp_path, state, wrapping, suffix):
     path = tmp_path / f"weights{suffix}"
     torch.save(WRAPPINGS[wrapping](state), path)
@@ -139,7 +147,16 @@ def numbers_among_tensors(tmp_path, state):
 
 
 def two_state_dicts(tmp_path, state):
-    torch.save({"model": state, "state_dict": state}, tmp_path / "bad.pth")
+    torch.save({"model": state, "state_dict": {name: tensor + 1 for name, tensor in state.items()}}, tmp_path / "bad.pth")
+
+
+def raw_and_averaged(tmp_path, state):
+    torch.save({"model": state, "model_ema": {name: tensor + 1 for name, tensor in state.items()}, "optimizer": {}}, tmp_path / "bad.pth")
+
+
+def averaged_inside(tmp_path, state):
+    averaged = {"decay": 0.9, "shadow": {name: tensor + 1 for name, tensor in state.items()}}
+    torch.save({"state_dict": state, "ema": averaged}, tmp_path / "bad.ckpt")
 
 
 def colliding_prefixes(tmp_path, state):
@@ -191,7 +208,9 @@ REFUSED = {
     no_tensors: "holds no tensors",
     a_list: "holds a list",
     numbers_among_tensors: "not tensors: epoch",
-    two_state_dicts: "several state dicts: model, state_dict",
+    two_state_dicts: "several state dicts: model, state_dict; choose one with --key",
+    raw_and_averaged: "several state dicts: model, model_ema; choose one with --key",
+    averaged_inside: "several state dicts: state_dict, ema.shadow; choose one with --key",
     colliding_prefixes: "are both a.bias",
     two_files_in_a_folder: "several checkpoints: one.pth, two.pth",
     nothing_in_a_folder: "holds no checkpoint",
@@ -217,3 +236,32 @@ def test_refused_with_a_reason(tmp_path, state, make):
 def test_a_path_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         open_checkpoint(tmp_path / "none.pth")
+
+
+def test_the_key_chooses_among_state_dicts(tmp_path, state):
+    averaged = {name: tensor + 1 for name, tensor in state.items()}
+    torch.save({"model": state, "ema": {"shadow": averaged}, "optimizer": {}}, tmp_path / "weights.pth")
+    for key, expected in (("model", state), ("ema.shadow", averaged)):
+        with open_checkpoint(tmp_path / "weights.pth", key=key) as checkpoint:
+            assert torch.equal(checkpoint.tensor("b"), expected["b"])
+    with pytest.raises(UserError, match="has no state dict 'model_ema'; it has: model, ema.shadow"):
+        open_checkpoint(tmp_path / "weights.pth", key="model_ema")
+    save_file(state, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match="--key model chooses among the state dicts of a pickled file"):
+        open_checkpoint(tmp_path / "weights.safetensors", key="model")
+
+
+def test_the_prefix_chooses_tensors(tmp_path, state):
+    torch.save({**{f"tower.{name}": tensor for name, tensor in state.items()}, "lm.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    with open_checkpoint(tmp_path / "weights.pth", prefix="tower.") as checkpoint:
+        assert sorted(checkpoint.names()) == sorted(state) and checkpoint.left_out == 1
+        assert torch.equal(checkpoint.tensor("b"), state["b"])
+    with pytest.raises(UserError, match="no tensor's name begins with 'visual.'; there are tower.a.weight"):
+        open_checkpoint(tmp_path / "weights.pth", prefix="visual.")
+
+
+def test_a_pickle_inside_itself_is_read_to_an_end(tmp_path, state):
+    around = {"model": {"state_dict": state}}
+    around["self"] = around["model"]["again"] = around
+    torch.save(around, tmp_path / "weights.pth")
+    assert_holds(tmp_path / "weights.pth", state)

@@ -5,13 +5,14 @@ import torch
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, in_layout, random_state, write_recipe
 
 from hubtools.errors import UserError
-from hubtools.assembly.layouts import LAYOUTS, from_hub_layout, recognise, to_hub_layout
+from hubtools.packages import PACKAGES
+from hubtools.assembly.layouts import from_hub_layout, recognise, to_hub_layout
 from hubtools.assembly.recipes import load_recipe
 
 NO_HEAD = LLAVA_VIT_TOML.replace("patch_size = 8", 'patch_size = 8\nuse_head = false\nlayer_norm_type = "rms_norm"')
 VARIANTS = [
-    *(("llavavit", layout.name, toml) for layout in LAYOUTS["llavavit"] for toml in (LLAVA_VIT_TOML, NO_HEAD)),
-    *(("byteformer", layout.name, BYTEFORMER_TOML) for layout in LAYOUTS["byteformer"]),
+    *(("llavavit", layout.name, toml) for layout in PACKAGES["llavavit"].layouts for toml in (LLAVA_VIT_TOML, NO_HEAD)),
+    *(("byteformer", layout.name, BYTEFORMER_TOML) for layout in PACKAGES["byteformer"].layouts),
 ]
 
 

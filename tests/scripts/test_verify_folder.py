@@ -118,7 +118,7 @@ def test_a_folder_that_needs_this_repository_does_not_load(tmp_path, monkeypatch
     workdir = tmp_path / "work"
     workdir.mkdir()
     checks = CheckList()
-    run_isolated({**verification.job(workdir), "mode": "inspect", "checks": ["load: configuration", "load: model"]}, checks, workdir)
+    run_isolated({**verification.job(workdir), "checks": ["load: configuration", "load: model"]}, checks, workdir)
     assert statuses(checks.checks) == {"load: configuration": FAIL, "load: model": SKIP}
     assert "llavavit" in checks.checks[0].detail
 

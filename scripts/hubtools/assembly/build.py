@@ -5,20 +5,23 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Union
 
 import torch
 
 from .cards import example_usage, model_card
 from .checkpoint import Checkpoint, open_checkpoint
 from ..errors import UserError, some
-from .layouts import LAYOUTS, from_hub_layout, stack, to_hub_layout
+from .layouts import from_hub_layout, stack, to_hub_layout
 from ..packages import Package
 from ..progress import Bar, Progress, no_bar
+from .misfit import misfit
+from .origin import Origin
 from .recipes import Recipe, config_keys
 from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Weights = Union[Origin, Path, None]
 LABEL_KEYS = ("id2label", "label2id", "problem_type")
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
@@ -46,7 +49,12 @@ def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, dtype: Optional[t
         UserError: missing, unexpected or misshapen tensors, or types that are no weights, all named.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in empty_model(recipe).state_dict().items()}
-    layout, parts = to_hub_layout(recipe.package.name, checkpoint.names(), expected)
+    names = checkpoint.names()
+    other_sizes = misfit(recipe, expected, {name: checkpoint.shape(name) for name in names})
+    try:
+        layout, parts = to_hub_layout(recipe.package.name, names, expected)
+    except UserError as error:
+        raise UserError(f"{error}{other_sizes}") from error
     sources: Dict[str, TensorSource] = {}
     misshapen, foreign = [], []
     for name in expected:
@@ -58,7 +66,7 @@ def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, dtype: Optional[t
             foreign.append(f"{name} is {stored}")
         sources[name] = TensorSource(shape, dtype or stored, lambda part=part: _converted(part.of(checkpoint.tensor(part.source)), dtype))
     if misshapen:
-        raise UserError(f"the checkpoint ({layout.name} layout) does not fit the configuration: {some(misshapen)}")
+        raise UserError(f"the checkpoint ({layout.name} layout) does not fit the configuration: {some(misshapen)}{other_sizes}")
     if foreign:
         raise UserError(f"weights must be one of {', '.join(DTYPES)}: {some(foreign)}")
     return layout.name, sources
@@ -89,19 +97,17 @@ class Built:
 def build_folder(
     folder: Path,
     recipe: Recipe,
-    checkpoint: Optional[Path],
-    seed: int = 0,
+    weights: Weights,
     dtype: Optional[torch.dtype] = None,
     max_shard_size: int = parse_size(DEFAULT_SHARD_SIZE),
     new_bar: Bar = no_bar,
 ) -> Built:
-    """Builds a Hub folder at `folder`, which must not exist yet, from a checkpoint or (None) from fresh weights.
+    """Builds a Hub folder at `folder`, which must not exist yet.
 
     Args:
         folder: where to write.
         recipe: what to build.
-        checkpoint: what `open_checkpoint` takes, or None for random weights.
-        seed: of the random weights.
+        weights: where the weights come from; a checkpoint's path will do, and None for fresh ones.
         dtype: what to convert the weights to; None keeps the checkpoint's.
         max_shard_size: bytes per weights file.
         new_bar: makes the progress bar, from a number of bytes.
@@ -110,7 +116,7 @@ def build_folder(
         UserError: the recipe or the checkpoint is not good. What was written until then is left to the caller (see `staged`).
     """
     config = recipe.build_config()
-    with weight_sources(recipe, checkpoint, seed, dtype) as (origin, sources):
+    with weight_sources(recipe, weights, dtype) as (origin, sources):
         total = sum(source.bytes for source in sources.values())
         with new_bar(total) as progress:
             write_hub_folder(folder, recipe, config, sources, max_shard_size, progress)
@@ -118,14 +124,16 @@ def build_folder(
 
 
 @contextlib.contextmanager
-def weight_sources(recipe: Recipe, checkpoint: Optional[Path], seed: int, dtype: Optional[torch.dtype]):
+def weight_sources(recipe: Recipe, weights: Weights, dtype: Optional[torch.dtype]):
     """Gives (origin, sources) while the checkpoint is open."""
-    if checkpoint is None:
-        yield f"random weights, seed {seed}", random_sources(recipe, seed, dtype)
+    origin = Origin.of(weights)
+    if origin.checkpoint is None:
+        yield str(origin), random_sources(recipe, origin.seed, dtype)
         return
-    with open_checkpoint(checkpoint) as opened:
+    with open_checkpoint(origin.checkpoint, origin.key, origin.prefix) as opened:
         layout, sources = checkpoint_sources(opened, recipe, dtype)
-        yield f"{checkpoint}, {layout} layout", sources
+        others = f"; {opened.left_out} tensors without the prefix {origin.prefix} left out" if opened.left_out else ""
+        yield f"{origin}, {layout} layout{others}", sources
 
 
 def write_hub_folder(
@@ -216,11 +224,10 @@ def clip_json(image_size: int, changes: Mapping[str, Any]) -> Dict[str, Any]:
     return content
 
 
-def write_foreign_checkpoint(path: Path, recipe: Recipe, checkpoint: Optional[Path], layout: str, seed: int, dtype: Optional[torch.dtype]) -> str:
+def write_foreign_checkpoint(path: Path, recipe: Recipe, weights: Weights, layout: str, dtype: Optional[torch.dtype]) -> str:
     """Writes the weights as a state dict in a foreign layout, as `torch.save` does. Returns where they came from."""
-    if layout not in [known.name for known in LAYOUTS[recipe.package.name]]:
-        raise UserError(f"{recipe.name} is a {recipe.package.name} model, which has no {layout} layout")
-    with weight_sources(recipe, checkpoint, seed, dtype) as (origin, sources), path.open("wb") as file:
+    recipe.package.layout(layout)  # a layout that the model does not have is an error before anything is read
+    with weight_sources(recipe, weights, dtype) as (origin, sources), path.open("wb") as file:
         keys = from_hub_layout(recipe.package.name, layout, sources)
         # clone: a mapped tensor or a slice would drag its whole storage into the file
         torch.save({key: stack([sources[name].load() for name in names]).clone() for key, names in keys.items()}, file)

@@ -1,4 +1,4 @@
-"""Reads a checkpoint whoever wrote it: .pth, .pt, .bin or .safetensors, one file or shards, wrapped or prefixed.
+"""Reads a checkpoint whoever wrote it: .pth, .pt, .ckpt, .bin or .safetensors, one file or shards, wrapped or prefixed.
 
 Tensors are mapped from disk and handed out one at a time, so reading costs no memory of its own. Nothing in a
 checkpoint is ever executed: pickles are read with torch's weights-only unpickler.
@@ -9,16 +9,22 @@ import json
 import pickle
 import re
 from pathlib import Path
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError, some
 
-TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors",) + TORCH_SUFFIXES
 WRAPPERS = ("model", "state_dict", "model_state_dict")
+# Keys under which training code keeps what is no model, though it may hold tensors by name.
+TRAINING_STATE = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "optim", "scheduler", "lr_scheduler", "lr_schedulers",
+                  "scaler", "callbacks", "loops", "hyper_parameters", "args", "config", "rng_state", "metrics")  # fmt: skip
+# What training code and bigger models put before the names of a model: DistributedDataParallel, torch.compile, PEFT,
+# Lightning modules, classifiers around a backbone, and language models around a vision tower.
+USUAL_PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "vision_tower.", "vision_model.", "visual.", "backbone.")
 # Training loops store their arguments next to the weights. Restoring a Namespace runs nothing of the checkpoint's choosing.
 torch.serialization.add_safe_globals([argparse.Namespace])
 SAFETENSORS_DTYPES = {
@@ -34,9 +40,10 @@ class Checkpoint:
     `tensor(name)` gives the tensor, mapped from the file where the format allows it.
     """
 
-    def __init__(self, path: Path, entries: Mapping[str, Tuple[object, str]]):
+    def __init__(self, path: Path, entries: Mapping[str, Tuple[object, str]], prefix: Optional[str] = None):
         self.path = path
-        self._entries = strip_prefixes(entries, path)  # name -> (shard, name in the shard)
+        self._entries = strip_prefixes(below(prefix, entries, path), path)  # name -> (shard, name in the shard)
+        self.left_out = len(entries) - len(self._entries)  # tensors that do not begin with the prefix asked for
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -90,8 +97,8 @@ class _SafetensorsShard:
 
 
 class _TorchShard:
-    def __init__(self, path: Path):
-        self._tensors = state_dict_of(load_pickle(path), path)
+    def __init__(self, path: Path, key: Optional[str]):
+        self._tensors = state_dict_of(load_pickle(path), path, key)
 
     def names(self):
         return list(self._tensors)
@@ -106,21 +113,23 @@ class _TorchShard:
         return self._tensors[name]
 
 
-def open_checkpoint(path) -> Checkpoint:
+def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = None) -> Checkpoint:
     """Opens a checkpoint for reading.
 
     Args:
-        path: a .pth/.pt/.bin/.safetensors file, an index of shards (`*.index.json`), or a folder that holds one checkpoint.
+        path: a .pth/.pt/.ckpt/.bin/.safetensors file, an index of shards (`*.index.json`), or a folder that holds one checkpoint.
+        key: which state dict of a pickled file, such as `model_ema`; dots lead into dictionaries inside. None takes the only one.
+        prefix: take the tensors whose names begin with it, without it; None takes all, without USUAL_PREFIXES.
 
     Raises:
-        UserError: no such file, not a checkpoint, truncated, missing shards, pickled code, two candidates in a folder.
+        UserError: no such file, not a checkpoint, truncated, missing shards, pickled code, two candidates in a folder or a file.
     """
     path = Path(path)
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist")
     entries: Dict[str, Tuple[object, str]] = {}
     for file, expected in shard_files(path):
-        shard = _open_shard(file)
+        shard = _open_shard(file, key)
         names = shard.names()
         if expected is not None and set(names) != expected:
             strays = sorted(set(names) ^ expected)
@@ -131,18 +140,20 @@ def open_checkpoint(path) -> Checkpoint:
         entries.update({name: (shard, name) for name in names})
     if not entries:
         raise UserError(f"checkpoint {path} holds no tensors")
-    return Checkpoint(path, entries)
+    return Checkpoint(path, entries, prefix)
 
 
-def _open_shard(file: Path):
+def _open_shard(file: Path, key: Optional[str]):
     if not file.is_file():
         raise UserError(f"{file} is missing or not a file")
     if file.stat().st_size == 0:
         raise UserError(f"{file} is empty")
     if file.suffix == ".safetensors":
+        if key is not None:
+            raise UserError(f"--key {key} chooses among the state dicts of a pickled file; {file} is safetensors, which holds one")
         return _SafetensorsShard(file)
     if file.suffix in TORCH_SUFFIXES:
-        return _TorchShard(file)
+        return _TorchShard(file, key)
     raise UserError(f"{file} is not a checkpoint by its name; accepted endings: {', '.join(SUFFIXES)}, .index.json")
 
 
@@ -205,29 +216,67 @@ def load_pickle(path: Path) -> object:
         raise UserError(f"{path} is not a whole PyTorch checkpoint: {str(error).splitlines()[0] if str(error) else error!r}") from error
 
 
-def state_dict_of(loaded: object, path: Path) -> Dict[str, torch.Tensor]:
-    """Unwraps `{"model": {...}, "optimizer": ...}` and its kin down to the dictionary of tensors."""
-    while isinstance(loaded, Mapping):
-        inside = [key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
-        if len(inside) > 1:
-            raise UserError(f"{path} holds several state dicts: {', '.join(inside)}; save the one you mean alone")
-        if not inside:
-            break
-        loaded = loaded[inside[0]]
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"{path} holds a {type(loaded).__name__}; accepted: a state dict, bare or under {', '.join(WRAPPERS)}")
-    foreign = [str(name) for name, value in loaded.items() if not isinstance(value, torch.Tensor)]
+def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict[str, torch.Tensor]:
+    """Unwraps `{"model": {...}, "optimizer": ...}` and its kin down to the dictionary of tensors.
+
+    Raises:
+        UserError: several state dicts and no key, a key that leads to none, something else than tensors among them.
+    """
+    found = state_dicts_in(loaded)
+    if key is not None and key not in found:
+        raise UserError(f"{path} has no state dict {key!r}; it has: {', '.join(filter(None, found)) or 'none under a key'}")
+    if key is None and len({id(state) for state in found.values()}) > 1:
+        raise UserError(f"{path} holds several state dicts: {', '.join(found)}; choose one with --key")
+    state = found[key] if key is not None else next(iter(found.values()), loaded)
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path} holds a {type(state).__name__}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
+    foreign = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if foreign:
-        raise UserError(f"{path}: not tensors: {some(foreign)}; accepted: a state dict, bare or under {', '.join(WRAPPERS)}")
-    return dict(loaded)
+        raise UserError(f"{path}: not tensors: {some(foreign)}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
+    return dict(state)
+
+
+def state_dicts_in(loaded: object) -> Dict[str, Mapping]:
+    """Every state dict inside what a pickle holds, by the way to it: "", "model", "model.state_dict", ..."""
+    found: Dict[str, Mapping] = {}
+    waiting, seen = [("", loaded)], set()
+    while waiting:
+        key, content = waiting.pop(0)
+        if not isinstance(content, Mapping):
+            continue
+        inside = [(name, value) for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping) and name not in TRAINING_STATE]
+        wrapped = [name for name, _ in inside if name in WRAPPERS]
+        if _has_weights(content) and not wrapped or not inside and key.split(".")[-1] in WRAPPERS:
+            found[key] = content
+        elif id(content) not in seen:  # a pickle may hold a dictionary inside itself
+            seen.add(id(content))
+            waiting += [(f"{key}.{name}" if key else name, value) for name, value in inside]
+    return found
+
+
+def _has_weights(content: Mapping) -> bool:
+    """Whether a dictionary is a state dict, and not one of counts, scales or random states that training keeps as well."""
+    return any(isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 0 for value in content.values())
+
+
+def below(prefix: Optional[str], entries: Mapping[str, object], path: Path) -> Dict[str, object]:
+    """The entries whose names begin with `prefix`, without it."""
+    if not prefix:
+        return dict(entries)
+    chosen = {name[len(prefix) :]: value for name, value in entries.items() if name.startswith(prefix) and name != prefix}
+    if not chosen:
+        raise UserError(f"{path}: no tensor's name begins with {prefix!r}; there are {some(entries, 3)}")
+    return chosen
 
 
 def strip_prefixes(entries: Mapping[str, object], path: Path) -> Dict[str, object]:
-    """Removes what DistributedDataParallel (`module.`) and torch.compile (`_orig_mod.`) put before names."""
+    """Removes USUAL_PREFIXES, however many there are, and what torch.compile puts into the middle of names."""
     stripped: Dict[str, object] = {}
     for name, value in entries.items():
-        clean = re.sub(r"^(?:module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.", "", name)
+        clean = name.replace("._orig_mod.", ".")
+        while prefix := next((prefix for prefix in USUAL_PREFIXES if clean.startswith(prefix) and clean != prefix), None):
+            clean = clean[len(prefix) :]
         if clean in stripped:
-            raise UserError(f"{path}: {name} and another tensor are both {clean} without their prefix")
+            raise UserError(f"{path}: {name} and another tensor are both {clean} without their prefix; --prefix takes only those with one")
         stripped[clean] = value
     return stripped

@@ -1,170 +1,13 @@
-"""The layouts in which users hold the two models, as data, and the way from each to the Hub layout and back.
+"""The way from each layout in which users hold a model to the Hub layout, and back. The layouts themselves are facts of the models."""
 
-A rule pairs a key template with one Hub template, or with several whose tensors are stacked on dimension 0. `{i}` stands
-for a layer number, `{p}` for `weight` or `bias`. Templates read in both directions, so one table serves both conversions.
-"""
-
-import re
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
 from ..errors import UserError, some
-from ..packages import PACKAGES
-
-PLACEHOLDERS = {"{i}": r"(?P<i>\d+)", "{p}": r"(?P<p>weight|bias)"}
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One line of a key map: `source` in the foreign layout, `targets` in the Hub layout (several: stacked in the source)."""
-
-    source: str
-    targets: Tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A named key map. `dropped` are keys that carry no information, such as stored rotary frequencies."""
-
-    name: str
-    rules: Tuple[Rule, ...]
-    dropped: Tuple[str, ...] = ()
-
-    def match(self, name: str) -> Optional[Tuple[Rule, Dict[str, str]]]:
-        for rule in self.rules:
-            found = _pattern(rule.source).fullmatch(name)
-            if found:
-                return rule, found.groupdict()
-        return None
-
-    def drops(self, name: str) -> bool:
-        return any(re.search(pattern, name) for pattern in self.dropped)
-
-
-def _pattern(template: str) -> "re.Pattern[str]":
-    pattern = re.escape(template)
-    for placeholder, group in PLACEHOLDERS.items():
-        pattern = pattern.replace(re.escape(placeholder), group)
-    return re.compile(pattern)
-
-
-def _fill(template: str, groups: Mapping[str, str]) -> str:
-    for placeholder in PLACEHOLDERS:
-        template = template.replace(placeholder, groups.get(placeholder[1:-1]) or "")
-    return template
-
-
-def _rules(*pairs: Tuple[str, object]) -> Tuple[Rule, ...]:
-    return tuple(Rule(source, (target,) if isinstance(target, str) else tuple(target)) for source, target in pairs)
-
-
-def _same(*templates: str) -> Tuple[Rule, ...]:
-    return _rules(*((template, template) for template in templates))
-
-
-ROTARY_BUFFERS = (r"(^|\.)(video_rope|rotary_emb|rope)\.", r"(^|\.)inv_freq\w*$")
-
-_LAYER = "encoder.layers.{i}."
-_QKV = (_LAYER + "self_attn.q_proj.{p}", _LAYER + "self_attn.k_proj.{p}", _LAYER + "self_attn.v_proj.{p}")
-_LLAVA_VIT_HEAD = _same(
-    "head.probe",
-    "head.attention.in_proj_weight",
-    "head.attention.in_proj_bias",
-    "head.attention.out_proj.{p}",
-    "head.norm.weight",
-    "head.mlp.fc1.{p}",
-    "head.mlp.fc2.{p}",
-)
-_LLAVA_VIT_BLOCK = _same(
-    _LAYER + "layer_norm1.{p}",
-    _LAYER + "layer_norm2.{p}",
-    _LAYER + "mlp.fc1.{p}",
-    _LAYER + "mlp.fc2.{p}",
-)
-_LLAVA_VIT_NORMS = _same("layernorm_pre.{p}", "layernorm_post.{p}")
-
-LLAVA_VIT_LAYOUTS = (
-    Layout(
-        "hub",
-        _same("embeddings.patch_embedding.weight", *_QKV, _LAYER + "self_attn.out_proj.{p}", "classifier.{p}")
-        + _LLAVA_VIT_NORMS
-        + _LLAVA_VIT_BLOCK
-        + _LLAVA_VIT_HEAD,
-        ROTARY_BUFFERS,
-    ),
-    Layout(
-        "training",
-        _rules(
-            ("conv1.weight", "embeddings.patch_embedding.weight"),
-            ("ln_pre.{p}", "layernorm_pre.{p}"),
-            ("ln_post.{p}", "layernorm_post.{p}"),
-            ("transformer.layers.{i}.ln_1.{p}", _LAYER + "layer_norm1.{p}"),
-            ("transformer.layers.{i}.ln_2.{p}", _LAYER + "layer_norm2.{p}"),
-            ("transformer.layers.{i}.attn.in_proj.{p}", _QKV),
-            ("transformer.layers.{i}.attn.out_proj.{p}", _LAYER + "self_attn.out_proj.{p}"),
-            ("transformer.layers.{i}.attn.proj.{p}", _LAYER + "self_attn.out_proj.{p}"),  # older trainings
-            ("transformer.layers.{i}.mlp.0.{p}", _LAYER + "mlp.fc1.{p}"),
-            ("transformer.layers.{i}.mlp.2.{p}", _LAYER + "mlp.fc2.{p}"),
-        )
-        + _LLAVA_VIT_HEAD,
-        ROTARY_BUFFERS,
-    ),
-    Layout(
-        "packed",
-        _rules(
-            ("patch_embed.proj.weight", "embeddings.patch_embedding.weight"),
-            (_LAYER + "self_attn.qkv.{p}", _QKV),
-            (_LAYER + "self_attn.proj.{p}", _LAYER + "self_attn.out_proj.{p}"),
-        )
-        + _LLAVA_VIT_NORMS
-        + _LLAVA_VIT_BLOCK
-        + _LLAVA_VIT_HEAD,
-        ROTARY_BUFFERS,
-    ),
-)
-
-BYTEFORMER_LAYOUTS = (
-    Layout(
-        "hub",
-        _same(
-            "embeddings.byte_embeddings.weight",
-            "embeddings.token_reduction.weight",
-            "embeddings.position_embeddings",
-            _LAYER + "layer_norm1.{p}",
-            _LAYER + "self_attn.qkv_proj.{p}",
-            _LAYER + "self_attn.out_proj.{p}",
-            _LAYER + "layer_norm2.{p}",
-            _LAYER + "mlp.fc1.{p}",
-            _LAYER + "mlp.fc2.{p}",
-            _LAYER + "downsample.reduction.weight",
-            _LAYER + "downsample.norm.{p}",
-            "layernorm.{p}",
-            "classifier.{p}",
-        ),
-    ),
-    Layout(
-        "corenet",
-        _rules(
-            ("embeddings.weight", "embeddings.byte_embeddings.weight"),
-            ("token_reduction_net.weight", "embeddings.token_reduction.weight"),
-            ("pos_embed.pos_embed.pos_embed", "embeddings.position_embeddings"),
-            ("transformer.{i}.pre_norm_mha.0.{p}", _LAYER + "layer_norm1.{p}"),
-            ("transformer.{i}.pre_norm_mha.1.qkv_proj.{p}", _LAYER + "self_attn.qkv_proj.{p}"),
-            ("transformer.{i}.pre_norm_mha.1.out_proj.{p}", _LAYER + "self_attn.out_proj.{p}"),
-            ("transformer.{i}.pre_norm_ffn.0.{p}", _LAYER + "layer_norm2.{p}"),
-            ("transformer.{i}.pre_norm_ffn.1.{p}", _LAYER + "mlp.fc1.{p}"),
-            ("transformer.{i}.pre_norm_ffn.4.{p}", _LAYER + "mlp.fc2.{p}"),
-            ("downsamplers.downsample_{i}.reduction.weight", _LAYER + "downsample.reduction.weight"),
-            ("downsamplers.downsample_{i}.norm.{p}", _LAYER + "downsample.norm.{p}"),
-            ("post_transformer_norm.{p}", "layernorm.{p}"),
-            ("classifier.{p}", "classifier.{p}"),
-        ),
-    ),
-)
-
-LAYOUTS: Mapping[str, Tuple[Layout, ...]] = {"llavavit": LLAVA_VIT_LAYOUTS, "byteformer": BYTEFORMER_LAYOUTS}
+from ..facts import Layout, Package, fill
+from ..packages import PACKAGES, package_named
 
 
 @dataclass(frozen=True)
@@ -188,12 +31,15 @@ class Part:
 
 def recognise(package: str, names: Iterable[str]) -> Layout:
     """The layout of `package` that explains most of `names`."""
-    names = [_without_prefix(package, name) for name in names]
-    scores = [(sum(layout.match(name) is not None for name in names), layout) for layout in LAYOUTS[package]]
+    model = package_named(package)
+    names = [model.without_prefix(name) for name in names]
+    scores = [(sum(layout.match(name) is not None for name in names), layout) for layout in model.layouts]
     best = max(score for score, _ in scores)
     if not best:
         known = ", ".join(layout.name for _, layout in scores)
-        raise UserError(f"no layout of {package} fits keys such as {some(names, 3)}; known layouts: {known}")
+        others = [other.name for other in PACKAGES.values() if any(layout.match(other.without_prefix(name)) for layout in other.layouts for name in names)]
+        hint = f"; they look like {' or '.join(others)}" if others else ""
+        raise UserError(f"no layout of {package} fits keys such as {some(names, 3)}; known layouts: {known}{hint}")
     return next(layout for score, layout in scores if score == best)
 
 
@@ -212,11 +58,11 @@ def to_hub_layout(package: str, names: Iterable[str], expected: Iterable[str]) -
         UserError: missing, unexpected or doubly filled keys, all named.
     """
     names, expected = list(names), set(expected)
-    layout = recognise(package, names)
+    model, layout = package_named(package), recognise(package, names)
     parts: Dict[str, Part] = {}
     unexpected: List[str] = []
     for name in names:
-        filled = _targets_of(layout, package, name, expected)
+        filled = _targets_of(layout, model, name, expected)
         if filled is None:
             unexpected.append(name)
             continue
@@ -232,25 +78,29 @@ def to_hub_layout(package: str, names: Iterable[str], expected: Iterable[str]) -
     return layout, {target: parts[target] for target in sorted(parts)}
 
 
-def _targets_of(layout: Layout, package: str, name: str, expected: set) -> Optional[List[Tuple[str, Part]]]:
+def _targets_of(layout: Layout, model: Package, name: str, expected: set) -> Optional[List[Tuple[str, Part]]]:
     """The Hub keys that `name` fills: none where it is dropped, None where it is not expected."""
-    bare = _without_prefix(package, name)
-    if layout.drops(bare):
-        return []
-    match = layout.match(bare)
+    parts = parts_of(layout, model, name)
+    if parts is None:
+        return [] if layout.drops(model.without_prefix(name)) else None
+    resolved = [target if target in expected else model.base_prefix + target for target, _ in parts]
+    if any(target not in expected for target in resolved):
+        return None
+    return list(zip(resolved, (part for _, part in parts)))
+
+
+def parts_of(layout: Layout, model: Package, name: str) -> Optional[List[Tuple[str, Part]]]:
+    """The Hub keys, without the base model's prefix, that a key of `layout` has the tensors of; None for a key that is not of it."""
+    match = layout.match(model.without_prefix(name))
     if match is None:
         return None
     rule, groups = match
-    targets = [_fill(target, groups) for target in rule.targets]
-    resolved = [target if target in expected else PACKAGES[package].base_prefix + target for target in targets]
-    if any(target not in expected for target in resolved):
-        return None
-    return [(target, Part(name, index, len(resolved))) for index, target in enumerate(resolved)]
+    return [(fill(target, groups), Part(name, index, len(rule.targets))) for index, target in enumerate(rule.targets)]
 
 
-def _without_prefix(package: str, name: str) -> str:
-    prefix = PACKAGES[package].base_prefix
-    return name[len(prefix) :] if name.startswith(prefix) else name
+def hub_shapes(layout: Layout, model: Package, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Tuple[int, ...]]:
+    """Shapes in `layout` as shapes in the Hub layout, without the base model's prefix; keys that are not of the layout are left out."""
+    return {target: part.shape(shape) for name, shape in shapes.items() for target, part in parts_of(layout, model, name) or ()}
 
 
 def from_hub_layout(package: str, layout_name: str, names: Iterable[str]) -> Dict[str, Tuple[str, ...]]:
@@ -259,19 +109,15 @@ def from_hub_layout(package: str, layout_name: str, names: Iterable[str]) -> Dic
     Raises:
         UserError: an unknown layout, or Hub keys that the layout has no place for.
     """
-    layouts = {layout.name: layout for layout in LAYOUTS[package]}
-    if layout_name not in layouts:
-        raise UserError(f"{package} has no layout {layout_name!r}; known: {', '.join(layouts)}")
-    bare = {_without_prefix(package, name): name for name in names}
+    model = package_named(package)
+    layout = model.layout(layout_name)
+    bare = {model.without_prefix(name): name for name in names}
     result: Dict[str, Tuple[str, ...]] = {}
     for name in bare:
-        for rule in layouts[layout_name].rules:
-            found = _pattern(rule.targets[0]).fullmatch(name)
-            if found and _fill(rule.source, found.groupdict()) not in result:
-                hub = [_fill(target, found.groupdict()) for target in rule.targets]
-                if all(target in bare for target in hub):
-                    result[_fill(rule.source, found.groupdict())] = tuple(bare[target] for target in hub)
-                break
+        rule, groups = layout.match_target(name) or (None, {})
+        hub = [fill(target, groups) for target in rule.targets] if rule else []
+        if hub and all(target in bare for target in hub):
+            result[fill(rule.source, groups)] = tuple(bare[target] for target in hub)
     left = sorted(set(bare.values()) - {hub for sources in result.values() for hub in sources})
     if left:
         raise UserError(f"the {layout_name} layout has no place for {some(left)}")

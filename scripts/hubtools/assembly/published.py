@@ -8,13 +8,9 @@ from huggingface_hub import metadata_load
 from transformers import PretrainedConfig
 
 from ..errors import UserError
-from ..packages import PACKAGES, Package
+from ..packages import PACKAGES, Package, package_of_type
 from .recipes import CARD_KEYS, Recipe, config_keys, recipe_from
 
-# Foreign model types whose weights and configuration ours take as they are.
-ALIASES = {"onevision_encoder": "llava_vit"}
-# Keys of foreign configurations that take no part in the computation.
-INERT_KEYS = ("rope_temporal_size",)
 
 
 def has_config(path: Path) -> bool:
@@ -47,10 +43,10 @@ def recipe_from_folder(folder: Path) -> Recipe:
 
 
 def _package_of(model_type: Any, folder: Path) -> Package:
-    for package in PACKAGES.values():
-        if package.model_type == ALIASES.get(model_type, model_type):
-            return package
-    known = [package.model_type for package in PACKAGES.values()] + list(ALIASES)
+    package = package_of_type(model_type, with_aliases=True)
+    if package:
+        return package
+    known = [name for package in PACKAGES.values() for name in (package.model_type, *package.aliases)]
     raise UserError(f"{folder / 'config.json'} is of model type {model_type!r}; accepted: {', '.join(known)}")
 
 
@@ -63,7 +59,7 @@ def _architecture(content: Dict[str, Any], package: Package) -> str:
 def _own_settings(content: Dict[str, Any], package: Package, folder: Path, labelled: bool) -> Dict[str, Any]:
     labels = {"id2label", "label2id", "num_labels", "problem_type"}
     known = set(config_keys(package))
-    general = set(PretrainedConfig().to_dict()) | {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", *INERT_KEYS}
+    general = set(PretrainedConfig().to_dict()) | {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", *package.inert_keys}
     unknown = sorted(set(content) - known - general)
     if unknown:
         raise UserError(f"{folder / 'config.json'} has settings that {package.name} does not know: {', '.join(unknown)}; give a recipe to decide without them")
