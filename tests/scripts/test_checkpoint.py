@@ -217,8 +217,8 @@ REFUSED = {
     missing_shard: "gone.safetensors is missing",
     index_names_another_tensor: "disagree about",
     index_leaves_the_folder: "outside its folder",
-    index_is_not_json: "not an index of shards",
-    index_without_a_map: "not an index of shards",
+    index_is_not_json: "bad.safetensors.index.json is not readable JSON",
+    index_without_a_map: "bad.safetensors.index.json holds .*accepted: a JSON object",
 }
 
 

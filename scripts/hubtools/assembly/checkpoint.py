@@ -1,20 +1,18 @@
 """Reads a checkpoint whoever wrote it: .pth, .pt, .ckpt, .bin or .safetensors, one file or shards, wrapped or prefixed.
 
-Tensors are mapped from disk and handed out one at a time, so reading costs no memory of its own. Nothing in a
-checkpoint is ever executed: pickles are read with torch's weights-only unpickler.
+Tensors are read from disk one at a time, so reading costs no memory of its own. Nothing in a checkpoint is ever executed:
+`hubtools.foreign` lists what a pickle holds.
 """
 
-import argparse
-import json
-import pickle
 import re
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ..errors import UserError, some
+from ..errors import UserError, shown, some
+from ..foreign.files import MAX_INDEX_BYTES, is_plain_name, open_regular, read_json_object, size_of
+from ..foreign.tensors import Other, StoredTensor, load_pickle, stored_in_safetensors
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors",) + TORCH_SUFFIXES
@@ -25,8 +23,6 @@ TRAINING_STATE = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_
 # What training code and bigger models put before the names of a model: DistributedDataParallel, torch.compile, PEFT,
 # Lightning modules, classifiers around a backbone, and language models around a vision tower.
 USUAL_PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "vision_tower.", "vision_model.", "visual.", "backbone.")
-# Training loops store their arguments next to the weights. Restoring a Namespace runs nothing of the checkpoint's choosing.
-torch.serialization.add_safe_globals([argparse.Namespace])
 SAFETENSORS_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -37,7 +33,7 @@ class Checkpoint:
     """The tensors of a checkpoint by name, without wrappers and prefixes.
 
     A context manager. `names()` is in file order; `shape(name)` and `dtype(name)` read no tensor data;
-    `tensor(name)` gives the tensor, mapped from the file where the format allows it.
+    `tensor(name)` reads the tensor.
     """
 
     def __init__(self, path: Path, entries: Mapping[str, Tuple[object, str]], prefix: Optional[str] = None):
@@ -67,50 +63,28 @@ class Checkpoint:
         return shard.tensor(key)
 
     def close(self) -> None:
-        """Drops the mapped files. The checkpoint is empty afterwards."""
+        """Closes the files. The checkpoint is empty afterwards."""
         self._entries = {}
 
 
-class _SafetensorsShard:
-    def __init__(self, path: Path):
+class _Shard:
+    """The tensors of one file."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, StoredTensor]):
         self.path = path
-        try:
-            self._file = safe_open(str(path), framework="pt")
-            self._slices = {name: self._file.get_slice(name) for name in self._file.keys()}
-        except SafetensorError as error:
-            raise UserError(f"{path} is not a whole safetensors file: {error}") from error
-
-    def names(self):
-        return list(self._slices)
-
-    def shape(self, name):
-        return tuple(self._slices[name].get_shape())
-
-    def dtype(self, name):
-        dtype = self._slices[name].get_dtype()
-        if dtype not in SAFETENSORS_DTYPES:
-            raise UserError(f"{self.path}: tensor {name} has type {dtype}; accepted: {', '.join(SAFETENSORS_DTYPES)}")
-        return SAFETENSORS_DTYPES[dtype]
-
-    def tensor(self, name):
-        return self._file.get_tensor(name)
-
-
-class _TorchShard:
-    def __init__(self, path: Path, key: Optional[str]):
-        self._tensors = state_dict_of(load_pickle(path), path, key)
+        self._tensors = tensors
 
     def names(self):
         return list(self._tensors)
 
     def shape(self, name):
-        return tuple(self._tensors[name].shape)
+        return self._tensors[name].shape
 
     def dtype(self, name):
         return self._tensors[name].dtype
 
     def tensor(self, name):
-        return self._tensors[name]
+        return self._tensors[name].read()
 
 
 def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = None) -> Checkpoint:
@@ -144,16 +118,17 @@ def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = Non
 
 
 def _open_shard(file: Path, key: Optional[str]):
-    if not file.is_file():
-        raise UserError(f"{file} is missing or not a file")
-    if file.stat().st_size == 0:
-        raise UserError(f"{file} is empty")
+    if not file.exists():
+        raise UserError(f"{file} is missing")
+    with open_regular(file) as opened:
+        if size_of(opened) == 0:
+            raise UserError(f"{file} is empty")
     if file.suffix == ".safetensors":
         if key is not None:
             raise UserError(f"--key {key} chooses among the state dicts of a pickled file; {file} is safetensors, which holds one")
-        return _SafetensorsShard(file)
+        return _Shard(file, stored_in_safetensors(file))
     if file.suffix in TORCH_SUFFIXES:
-        return _TorchShard(file, key)
+        return _Shard(file, state_dict_of(load_pickle(file), file, key))
     raise UserError(f"{file} is not a checkpoint by its name; accepted endings: {', '.join(SUFFIXES)}, .index.json")
 
 
@@ -185,38 +160,18 @@ def checkpoint_file_in(folder: Path) -> Path:
 
 
 def indexed_files(index: Path) -> List[Tuple[Path, set]]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards: Dict[str, set] = {}
-        for name, file in weight_map.items():
-            shards.setdefault(file, set()).add(name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is not an index of shards: {error!r}") from error
-    outside = [file for file in shards if not isinstance(file, str) or Path(file).name != file]
-    if outside:
-        raise UserError(f"{index} names files outside its folder: {some(map(str, outside))}")
+    weight_map = read_json_object(index, MAX_INDEX_BYTES).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise UserError(f"{index} is not an index of shards: its weight_map is {shown(weight_map)}")
+    shards: Dict[str, set] = {}
+    for name, file in weight_map.items():
+        if not is_plain_name(file):
+            raise UserError(f"{index} names files outside its folder: {shown(file)}")
+        shards.setdefault(file, set()).add(name)
     return [(index.with_name(file), shards[file]) for file in sorted(shards)]
 
 
-def load_pickle(path: Path) -> object:
-    """torch.load without ever running what the file asks for, mapped from disk where the format allows it."""
-    with path.open("rb") as file:
-        mappable = file.read(4) == b"PK\x03\x04"  # torch's zip format; the one before 1.6 has no mappable layout
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if wanted:
-            raise UserError(
-                f"{path} asks for Python code ({wanted.group(1)}) to be run, which is refused; "
-                "save the model's state_dict() alone and use that"
-            ) from error
-        raise UserError(f"{path} is not a PyTorch checkpoint") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a whole PyTorch checkpoint: {str(error).splitlines()[0] if str(error) else error!r}") from error
-
-
-def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict[str, torch.Tensor]:
+def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict[str, StoredTensor]:
     """Unwraps `{"model": {...}, "optimizer": ...}` and its kin down to the dictionary of tensors.
 
     Raises:
@@ -229,8 +184,8 @@ def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict
         raise UserError(f"{path} holds several state dicts: {', '.join(found)}; choose one with --key")
     state = found[key] if key is not None else next(iter(found.values()), loaded)
     if not isinstance(state, Mapping):
-        raise UserError(f"{path} holds a {type(state).__name__}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
-    foreign = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+        raise UserError(f"{path} holds a {state if isinstance(state, Other) else 'tensor'}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
+    foreign = [f"{name} ({value})" if isinstance(value, Other) else name for name, value in state.items() if not isinstance(value, StoredTensor)]
     if foreign:
         raise UserError(f"{path}: not tensors: {some(foreign)}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
     return dict(state)
@@ -256,7 +211,7 @@ def state_dicts_in(loaded: object) -> Dict[str, Mapping]:
 
 def _has_weights(content: Mapping) -> bool:
     """Whether a dictionary is a state dict, and not one of counts, scales or random states that training keeps as well."""
-    return any(isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 0 for value in content.values())
+    return any(isinstance(value, StoredTensor) and value.dtype.is_floating_point and len(value.shape) > 0 for value in content.values())
 
 
 def below(prefix: Optional[str], entries: Mapping[str, object], path: Path) -> Dict[str, object]:
