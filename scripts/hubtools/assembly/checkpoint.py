@@ -180,7 +180,7 @@ def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict
     found = state_dicts_in(loaded)
     if key is not None and key not in found:
         raise UserError(f"{path} has no state dict {key!r}; it has: {', '.join(filter(None, found)) or 'none under a key'}")
-    if key is None and len({id(state) for state in found.values()}) > 1:
+    if key is None and any(state != next(iter(found.values())) for state in found.values()):
         raise UserError(f"{path} holds several state dicts: {', '.join(found)}; choose one with --key")
     state = found[key] if key is not None else next(iter(found.values()), loaded)
     if not isinstance(state, Mapping):
