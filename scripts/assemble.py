@@ -35,8 +35,8 @@ def main(argv=None) -> int:
         return print_recipes()
     check_arguments(arguments)
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
-    from hubtools.assembly import parse_dtype
-    from hubtools.weights import parse_size
+    from hubtools.assembly.build import parse_dtype
+    from hubtools.assembly.weights import parse_size
 
     recipe = choose_recipe(arguments)
     arguments.dtype, arguments.max_shard_size = parse_dtype(arguments.dtype), parse_size(arguments.max_shard_size)
@@ -44,7 +44,7 @@ def main(argv=None) -> int:
 
 
 def print_recipes() -> int:
-    from hubtools.recipes import list_recipes, load_recipe
+    from hubtools.assembly.recipes import list_recipes, load_recipe
 
     for name in list_recipes():
         recipe = load_recipe(name)
@@ -62,11 +62,11 @@ def check_arguments(arguments) -> None:
 
 
 def choose_recipe(arguments):
-    from hubtools.published import has_config, recipe_from_folder
-    from hubtools.recipes import load_recipe, recipe_from
+    from hubtools.assembly.published import has_config, recipe_from_folder
+    from hubtools.assembly.recipes import load_recipe, recipe_from
 
     if arguments.corenet_config:
-        from hubtools.corenet_config import read_corenet_config
+        from hubtools.assembly.corenet_config import read_corenet_config
 
         return recipe_from(arguments.corenet_config.stem, read_corenet_config(arguments.corenet_config))
     if arguments.recipe:
@@ -77,7 +77,7 @@ def choose_recipe(arguments):
 
 
 def assemble(arguments, recipe) -> int:
-    from hubtools.assembly import build_folder
+    from hubtools.assembly.build import build_folder
     from hubtools.packages import ROOT
     from hubtools.progress import byte_bar_named
     from hubtools.staging import check_output, staged
@@ -103,7 +103,7 @@ def assemble(arguments, recipe) -> int:
 
 
 def convert(arguments, recipe) -> int:
-    from hubtools.assembly import write_foreign_checkpoint
+    from hubtools.assembly.build import write_foreign_checkpoint
     from hubtools.staging import check_output, staged
 
     if arguments.output.is_dir():

@@ -45,8 +45,8 @@ def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
     if not REPO_ID.fullmatch(arguments.target):
         raise UserError(f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name")
     # Imported late: a local folder does not need huggingface_hub.
-    from hubtools.hub_download import fetch_verified
-    from hubtools.hub_secrets import take_token
+    from hubtools.hub.download import fetch_verified
+    from hubtools.hub.secrets import take_token
 
     folder = fetch_verified(arguments.target, revision=arguments.revision, token=take_token())
     return verify_folder(folder, checkpoint, reference, progress, run_foreign_code=False)

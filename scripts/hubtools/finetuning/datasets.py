@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, List
 
 from ..errors import UserError, some
-from ..recipes import Recipe
+from ..assembly.recipes import Recipe
 from . import digits, moving_digits
 from .data import Data
 from .folders import LabelledFiles, not_pictures, read_folder

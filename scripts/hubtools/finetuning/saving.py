@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List
 
-from ..assembly import write_hub_folder
+from ..assembly.build import write_hub_folder
 from ..progress import byte_bar
-from ..recipes import Recipe
-from ..weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size
+from ..assembly.recipes import Recipe
+from ..assembly.weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size
 from .data import Data
 from .starting_point import HEADS
 from .training import Outcome, Settings

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, List
 
 from ..errors import UserError, some
-from ..published import has_config, recipe_from_folder
-from ..recipes import Recipe
+from ..assembly.published import has_config, recipe_from_folder
+from ..assembly.recipes import Recipe
 
 HEADS = {
     "image": "AutoModelForImageClassification",

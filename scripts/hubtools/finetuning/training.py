@@ -13,7 +13,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from ..errors import UserError, system_errors_told
-from ..weights import write_json
+from ..assembly.weights import write_json
 from .data import Data
 from .lora import merged
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ..errors import UserError, some
-from ..packages import PACKAGES, Package
+from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
 from .weight_files import DTYPES, Tensor
 
@@ -52,9 +52,9 @@ def _read_json(path: Path) -> dict:
 
 def package_of(config: dict) -> Package:
     """The package whose models the configuration describes."""
-    for package in PACKAGES.values():
-        if package.model_type == config.get("model_type"):
-            return package
+    package = package_of_type(config.get("model_type"))
+    if package:
+        return package
     known = ", ".join(package.model_type for package in PACKAGES.values())
     raise CheckFailed(f"{CONFIG_NAME} has model_type {config.get('model_type')!r}; known: {known}")
 
@@ -109,6 +109,19 @@ def code_files(package: Package) -> Dict[str, Path]:
     """The code files that a folder of this package may hold, and the package's own copy of each."""
     modules = [package.configuration, package.modeling, *(module for module, _ in package.processors.values())]
     return {f"{module}.py": package.folder / f"{module}.py" for module in modules}
+
+
+def check_sizes(config: dict, package: Package, tensors: Dict[str, Tensor]) -> None:
+    """The sizes that config.json states are those of the weights: otherwise loading ends with a list of tensors, or without one."""
+    try:
+        sizes = package.sizes_of({name: tensor.shape for name, tensor in tensors.items()})
+    except (KeyError, IndexError):  # a tensor is missing or of another kind; "weights: loaded" names it
+        return
+    labels = config.get("id2label")
+    stated = {**config, **({"num_labels": len(labels)} if isinstance(labels, dict) else {})}
+    # Sizes that are no numbers follow from a tensor's being there: a missing one is named later, as such.
+    fail_if([f"{CONFIG_NAME} has {key} {stated[key]!r}, the weights have {size}" for key, size in sizes.items()
+             if type(size) is int and stated.get(key) is not None and stated[key] != size], "")  # fmt: skip
 
 
 def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str, Tensor]) -> str:
