@@ -12,6 +12,7 @@ from .modeling_llava_vit import (
     LlavaViTModel,
     LlavaViTPreTrainedModel,
 )
+from .video_processing_llava_vit import LlavaViTVideoProcessor
 
 __all__ = [
     "LlavaViTAttention",
@@ -23,4 +24,5 @@ __all__ = [
     "LlavaViTForVideoClassification",
     "LlavaViTModel",
     "LlavaViTPreTrainedModel",
+    "LlavaViTVideoProcessor",
 ]
