@@ -13,6 +13,7 @@ from .modeling_llava_vit import (
     LlavaViTModel,
     LlavaViTPreTrainedModel,
 )
+from .video_processing_llava_vit import LlavaViTVideoProcessor
 
 __all__ = [
     "LlavaViTAttention",
@@ -25,4 +26,5 @@ __all__ = [
     "LlavaViTForVideoClassification",
     "LlavaViTModel",
     "LlavaViTPreTrainedModel",
+    "LlavaViTVideoProcessor",
 ]
