@@ -108,8 +108,10 @@ def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
         inputs = f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\ninputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors=\"pt\")"
     else:
         inputs = 'inputs = feature_extractor("word.mp3", return_tensors="pt")  # the file\'s own bytes'
+    source = '"photo.jpg"' if recipe.processor.get("file_encoding", "TIFF") is None else 'Image.open("photo.jpg")'
     return {
         "audio_inputs": inputs,
+        "image_inputs": f'inputs = processor({source}, return_tensors="pt")  # input_ids: bytes, padded with 256',
         "conv_stride": config.conv_kernel_size // 2,
         "input_text": ", ".join(f"{key} {value}" for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
     }

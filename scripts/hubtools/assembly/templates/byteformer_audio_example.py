@@ -19,8 +19,8 @@ if len(sys.argv) > 1:
 elif feature_extractor.file_encoding == "WAV":
     rate = feature_extractor.sampling_rate
     inputs = feature_extractor(torch.sin(torch.arange(rate) * (440 * 6.2832 / rate)).numpy(), sampling_rate=rate, return_tensors="pt")
-else:
-    sys.exit(f"this model reads {feature_extractor.file_encoding} files: name one")
+else:  # this model reads files as they are
+    inputs = feature_extractor(bytes(range(256)) * 4, return_tensors="pt")
 with torch.no_grad():
     probabilities = model(**inputs).logits.softmax(-1)[0]
 print(f"{inputs['input_ids'].shape[1]} bytes")
