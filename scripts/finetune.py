@@ -152,7 +152,7 @@ def finish(arguments, recipe, outcome, data, settings, room: Path) -> int:
     from hubtools.verification import failures, verify_folder
 
     command = shlex.join(["python", "scripts/finetune.py", *sys.argv[1:]])
-    with staged(arguments.output) as folder:
+    with staged(arguments.output, arguments.overwrite, [arguments.folder]) as folder:
         write_finetuned_folder(folder, arguments.folder, recipe, outcome, data, settings, command)
         failed = failures(verify_folder(folder)) if arguments.verify else []
         if failed:
