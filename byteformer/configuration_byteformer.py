@@ -29,16 +29,17 @@ class ByteFormerConfig(PretrainedConfig):
         conv_kernel_size (`int`): Bytes k per token, an even number. Consecutive tokens overlap by half of them.
         max_position_embeddings (`int`): Number P of rows in the position table, in tokens before any merging.
         window_sizes (`list[int]`): Tokens per attention window, one entry per layer, or a single one for all.
-        window_shifts (`list[int]`): By how many tokens each layer's windows are shifted, one entry per layer, each
-            smaller than the layer's window. Default: 0 and 64 in turn, taken modulo the window (a shift by whole
-            windows makes the same windows).
+        window_shifts (`list[int]`): By how many tokens each layer's windows are shifted, one entry per layer. A shift
+            by whole windows makes the same windows: what counts is the shift modulo the window. Default: 0 and 64 in
+            turn, modulo the window.
         downsample (`list[bool]`): After which layers pairs of tokens are merged, one entry per layer.
         sinusoidal_pos_emb (`bool`): Whether the position table holds fixed sines and cosines instead of learned rows.
         mask_padding (`bool`): False computes what the released checkpoints were trained with: padding takes part like
             any byte, and shifted windows mix the two ends of the sequence. True is for training of your own: padding
             is ignored, so that a sample's result does not depend on its neighbours in the batch.
         hidden_act (`str`): Name of a transformers activation. "gelu" is the exact (erf) GELU.
-        layer_norm_eps (`float`): Epsilon of every LayerNorm.
+        leaky_relu_slope (`float`): Slope below zero of the activation "leaky_relu"; others ignore it.
+        layer_norm_eps (`float`): Epsilon of every LayerNorm, any positive number.
         hidden_dropout_prob (`float`): Dropout on embeddings and on what each block adds, in training only.
         attention_probs_dropout_prob (`float`): Dropout on attention probabilities, in training only.
         activation_dropout_prob (`float`): Dropout between the two linear layers of the feed-forward block, in training only.
@@ -71,6 +72,7 @@ class ByteFormerConfig(PretrainedConfig):
         sinusoidal_pos_emb=False,
         mask_padding=False,
         hidden_act="gelu",
+        leaky_relu_slope=0.01,
         layer_norm_eps=1e-5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
@@ -93,6 +95,7 @@ class ByteFormerConfig(PretrainedConfig):
         self.sinusoidal_pos_emb = sinusoidal_pos_emb
         self.mask_padding = mask_padding
         self.hidden_act = hidden_act
+        self.leaky_relu_slope = leaky_relu_slope
         self.layer_norm_eps = layer_norm_eps
         self.hidden_dropout_prob = hidden_dropout_prob
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
@@ -150,6 +153,10 @@ class ByteFormerConfig(PretrainedConfig):
         """Tokens per window in the given layer."""
         return self.window_sizes[0 if len(self.window_sizes) == 1 else layer]
 
+    def window_shift_of(self, layer):
+        """By how many tokens, fewer than a window has, the given layer's windows are shifted."""
+        return self.window_shifts[layer] % self.window_size_of(layer)
+
     def check_values(self):
         """Raises ValueError for values no model can be built from.
 
@@ -186,13 +193,6 @@ class ByteFormerConfig(PretrainedConfig):
             if len(value) not in lengths:
                 accepted = " or ".join(str(length) for length in sorted(set(lengths)))
                 raise ValueError(f"{name} needs {accepted} entries for {layers} layers, got {len(value)}: {value}")
-        for layer, shift in enumerate(self.window_shifts):
-            window = self.window_size_of(layer)
-            if shift >= window:
-                raise ValueError(
-                    f"window_shifts[{layer}] must be smaller than the window of {window} tokens, got {shift}; "
-                    f"{shift % window} makes the same windows"
-                )
 
     def _default_shifts(self):
         windows = self.window_sizes
@@ -229,7 +229,8 @@ _ENTRIES = {
     "downsample": lambda entry: isinstance(entry, bool),
 }
 _NUMBERS = {
-    "layer_norm_eps": (lambda value: 0 < value < 1, "a number between 0 and 1, such as 1e-5"),
+    "leaky_relu_slope": (lambda value: abs(value) < float("inf"), "a finite number"),
+    "layer_norm_eps": (lambda value: 0 < value < float("inf"), "a positive number, such as 1e-5"),
     "hidden_dropout_prob": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),
     "attention_probs_dropout_prob": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),
     "activation_dropout_prob": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),

@@ -16,14 +16,18 @@ How the work is laid out:
 - The rows of a batch stand one after the other in `tokens` (T + 1, D). The last row is always zero: whatever sticks out
   of a sequence reads it. Windows, pairs to merge and padded batches are tables of indices into `tokens`.
 - There are only V different bytes, so embedding and convolution together are a sum of rows of k small tables.
-- In inference a layer works through its windows in chunks, in place where their tokens are neighbours: what it needs
-  beside the tokens is small, stays in the cache, and is not allocated anew for every layer. `may_overwrite` decides that
-  once per forward and it is passed down as `inplace`. Blocks that are used by themselves leave their input alone.
+- Without autograd a layer works through its windows in chunks, so that what it needs beside the tokens is small and
+  stays in the cache. Hooks on the parts of a layer are then called once per chunk.
+
+Shape letters: B batch, S bytes, V vocabulary, k kernel, N tokens of the longest row, T tokens of all rows, D hidden size,
+n windows, W window, A heads, d = D/A head dim, M intermediate size or merged tokens.
 """
 
-import importlib.util
+import difflib
+import inspect
 import math
-from typing import List, NamedTuple, Optional, Tuple, Union
+from functools import partial
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import nn
@@ -35,15 +39,265 @@ from transformers.utils import logging
 
 from .configuration_byteformer import ByteFormerConfig
 
-try:
+# --- Shared: from here to the end mark, modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
+# --- (tests/models/test_shared_code.py holds them so; each file has to stand alone, and a question has one answer).  ---
+
+try:  # transformers >= 4.48
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-except ImportError:  # transformers < 4.48 has no attention interface: eager and sdpa below are all there is
+except ImportError:
     ALL_ATTENTION_FUNCTIONS = {}
 
+try:  # transformers >= 4.53
+    from transformers.modeling_layers import GradientCheckpointingLayer
+except ImportError:
+
+    class GradientCheckpointingLayer(nn.Module):
+        """A layer that is computed again in the backward pass where the model was told so."""
+
+        gradient_checkpointing = False
+
+        def __call__(self, *args, **kwargs):
+            if self.gradient_checkpointing and self.training:
+                return self._gradient_checkpointing_func(partial(super().__call__, **kwargs), *args)
+            return super().__call__(*args, **kwargs)
+
+
+try:
+    from flash_attn import flash_attn_func
+except ImportError:
+    flash_attn_func = None
 
 logger = logging.get_logger(__name__)
 
-# Tokens per chunk of windows worked on in place: intermediates of a few megabytes.
+# What transformers passes to whatever model it holds, and no model here has a use for.
+UNUSED_KEYWORDS = ("num_items_in_batch", "use_cache", "return_loss", "output_router_logits", "interpolate_pos_encoding")
+
+
+def require(condition: bool, message: str, *values: object) -> None:
+    """Refuses an input: ValueError with the values in the message's places, a tensor as its dtype and shape."""
+    if not condition:
+        raise ValueError(message.format(*(describe(value) for value in values)))
+
+
+def describe(value: object) -> object:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
+
+
+def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
+    """Raises TypeError for keywords that `forward` does not know: a misspelt one must not be ignored."""
+    for name in keywords:
+        if name not in UNUSED_KEYWORDS:
+            known = [known for known in inspect.signature(forward).parameters if known != "kwargs"]
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise TypeError(f"forward() got an unexpected keyword argument {name!r}; {hint}")
+
+
+def is_integer(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def is_tracing() -> bool:
+    """Whether a graph is being recorded, so that nothing may depend on the values of tensors."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether values may be read: not on the meta device, and not while a graph is being recorded."""
+    return not (tensor.is_meta or is_tracing())
+
+
+def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
+    """Which of `count` hidden states to return: all for True, else those numbered (from the end where negative).
+
+    The others are None in the output, as in transformers' own models: the numbers stay what they are.
+    """
+    if asked is None or isinstance(asked, bool):
+        return set(range(count)) if asked else set()
+    chosen = [asked] if isinstance(asked, int) else list(asked)
+    valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
+    require(valid, "output_hidden_states must be True, False or numbers from {} to {}, got {}", -count, count - 1, asked)
+    return {number % count for number in chosen}
+
+
+def eager_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """(B, A, N, d), additive mask -> (B, N, A, d) and the probabilities (B, A, N, N); softmax in float32."""
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = F.dropout(probabilities, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2), probabilities
+
+
+def sdpa_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """(B, A, N, d), bool mask -> (B, N, A, d), by torch's scaled_dot_product_attention."""
+    output = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout, scale=scaling)
+    return output.transpose(1, 2), None
+
+
+def flash_attention_2(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """The flash-attn library, called directly: transformers' own wrapper differs from release to release."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, A, N, d) -> (B, N, A, d)
+    return flash_attn_func(query, key, value, dropout_p=dropout, softmax_scale=scaling, causal=False), None
+
+
+OWN_BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention_2}
+
+
+def flash_attention_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bool = False) -> Optional[str]:
+    """Why a flash attention cannot run here, on `query` if given; None if it can, and for other implementations."""
+    if "flash" not in name:
+        return None
+    if name == "flash_attention_2" and flash_attn_func is None:  # transformers looks for the others itself
+        return "the package flash-attn is not installed"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if query is not None and not query.is_cuda:
+        return f"the model is on {query.device.type}"
+    if query is not None and query.dtype not in (torch.float16, torch.bfloat16):
+        return f"it takes float16 and bfloat16, not {query.dtype}"
+    return "it takes no mask" if masked else None
+
+
+def without_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bool = False) -> str:
+    """The implementation asked for, or sdpa in place of a flash attention that cannot run."""
+    obstacle = flash_attention_obstacle(name, query, masked)
+    if obstacle is None:
+        return name
+    if not is_tracing():
+        # The reason is left to the debug log: one warning per process, whatever the reasons.
+        logger.warning_once("flash attention cannot run here, using sdpa instead.")
+        logger.debug("%s cannot run: %s", name, obstacle)
+    return "sdpa"
+
+
+def attention_backend(config, query: torch.Tensor, masked: bool = False, output_attentions: bool = False) -> str:
+    """The name of the implementation that computes attention for this call.
+
+    Raises:
+        ValueError: The configured one is neither one of ours nor offered by the installed transformers.
+    """
+    name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
+    name = without_obstacle(name, query, masked)
+    known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(sorted(known)))
+    return name
+
+
+def attend(module, query, key, value, mask=None, output_attentions=False):
+    """Attention of one layer by the backend that its configuration names at this call.
+
+    Args:
+        module: Has `config`, `scaling`, `dropout` and `is_causal = False`, which transformers' own functions read.
+        query, key, value: (B, A, N, d).
+        mask: (B, 1, N or 1, N) bool, True where a query may look; or None.
+        output_attentions: Whether to return the probabilities, through the eager backend.
+
+    Returns:
+        (B, N, A, d) and the (B, A, N, N) probabilities or None.
+    """
+    name = attention_backend(module.config, query, mask is not None, output_attentions)
+    if mask is not None and name != "sdpa":
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+        mask = mask.expand(-1, -1, query.shape[2], -1)
+    function = OWN_BACKENDS.get(name) or ALL_ATTENTION_FUNCTIONS[name]
+    dropout = module.dropout if module.training else 0.0
+    # is_causal is spelled out: without it and without a mask transformers' sdpa would attend causally.
+    output, probabilities = function(module, query, key, value, mask, scaling=module.scaling, dropout=dropout, is_causal=False)
+    return output, probabilities if output_attentions else None
+
+
+class AttentionBackendMixin:
+    """What `PreTrainedModel` asks about attention: every backend may be set, flash attention falls back to sdpa."""
+
+    # Old and new names of the same promises; each release reads its own.
+    _supports_sdpa = True
+    _supports_flash_attn_2 = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @classmethod
+    def _autoset_attn_implementation(cls, config, *args, **kwargs):
+        # transformers up to 4.55 checks the implementation here, on the class.
+        asked = getattr(config, "_attn_implementation_internal", None) or ""
+        if without_obstacle(asked) != asked:
+            config._attn_implementation = without_obstacle(asked)
+        return super()._autoset_attn_implementation(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
+        # Later releases check it here, on the model.
+        name = attn_implementation and without_obstacle(attn_implementation)
+        return super()._check_and_adjust_attn_implementation(name, *args, **kwargs)
+
+    @classmethod
+    def _can_set_attn_implementation(cls):
+        return True  # transformers guesses from the source text otherwise
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
+) -> torch.Tensor:
+    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+
+    One label: regression, squared error. Integer labels, one class each (-100 is ignored): cross entropy. Others
+    (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the type is kept in the
+    configuration, where pipelines read it.
+
+    Args:
+        logits: (B, num_labels).
+        labels: As above; (B,) and (B, 1) are the same.
+        config: `num_labels` and `problem_type`.
+        num_items_in_batch: What the sum is divided by, from Trainer: the labels of all batches that are accumulated.
+            None for the mean.
+
+    Raises:
+        ValueError: The labels do not fit the problem type, or the type is unknown.
+    """
+    require(isinstance(labels, torch.Tensor), "labels must be a torch.Tensor, got {}", type(labels).__name__)
+    several = "single_label_classification" if is_integer(labels) else "multi_label_classification"
+    problem_type = config.problem_type or ("regression" if config.num_labels == 1 else several)
+    check_labels(labels, logits, problem_type)
+    config.problem_type = problem_type
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels, reduction = labels.to(logits.device), "mean" if num_items_in_batch is None else "sum"
+    if problem_type == "single_label_classification":
+        loss = F.cross_entropy(logits, labels.flatten().long(), reduction=reduction)
+    else:
+        function = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+        loss = function(logits, labels.view_as(logits).to(logits.dtype), reduction=reduction)
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) -> None:
+    """Raises ValueError unless the labels are of the shape, type and range that the problem type asks for."""
+    known = ("regression", "single_label_classification", "multi_label_classification")
+    require(problem_type in known, "problem_type must be one of {}, got {!r}", ", ".join(known), problem_type)
+    batch, num_labels = logits.shape
+    if problem_type != "single_label_classification":
+        fits = labels.shape[:1] == logits.shape[:1] and labels.numel() == logits.numel() and not labels.is_complex()
+        require(fits, "labels for {} must be numbers of shape {}, got {}", problem_type, (batch, num_labels), labels)
+        if problem_type == "multi_label_classification" and has_values(labels):
+            wrong = labels[~((labels >= 0) & (labels <= 1))]
+            require(not wrong.numel(), "labels for {} must lie in [0, 1], got {}", problem_type, *wrong[:1].tolist())
+        return
+    fits = tuple(labels.shape) in ((batch,), (batch, 1)) and is_integer(labels)
+    require(
+        fits, "labels for {} must be integers of shape ({},), one class each; floating point {} for several; got {}",
+        problem_type, batch, (batch, num_labels), labels,
+    )  # fmt: skip
+    if has_values(labels):
+        wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
+        require(not wrong.numel(), "labels must lie in [0, {}) or be -100, got {}", num_labels, *wrong[:1].tolist())
+
+
+# --- End of what the two files share ---
+
+
+# Tokens per chunk of windows: intermediates of a few megabytes.
 CHUNK_TOKENS = 2048
 
 
@@ -57,13 +311,14 @@ class Rows(NamedTuple):
     lengths: Tuple[int, ...]
     real: Optional[torch.Tensor]
 
-    @property
-    def total(self) -> int:
-        return sum(self.lengths)
 
-
-# What a layer attends within: indices into `tokens` (windows, W) and which of them are real (None: all).
+# What a layer attends within: indices into `tokens` (n, W) and which of them are real (None: all).
 Windows = List[Tuple[torch.Tensor, Optional[torch.Tensor]]]
+
+
+def works_in_chunks() -> bool:
+    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
+    return not (torch.is_grad_enabled() or is_tracing())
 
 
 def starts_of(counts: Tuple[int, ...]) -> List[int]:
@@ -74,7 +329,9 @@ def starts_of(counts: Tuple[int, ...]) -> List[int]:
     return starts
 
 
-def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device: torch.device) -> torch.Tensor:
+def window_indices(
+    lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device: torch.device
+) -> torch.Tensor:
     """Cuts every row into windows.
 
     With `wrap`, the filled-up row is rolled left by `shift` first, so that its last window also holds its first tokens.
@@ -87,15 +344,15 @@ def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool
         lengths: tokens of each row, T in all.
 
     Returns:
-        (windows, W) integers: indices of tokens, T where a window sticks out of its row.
+        (n, W) integers: indices of tokens, T where a window sticks out of its row.
     """
     lead = 0 if wrap else -shift % window
     counts = tuple(-(-(length + lead) // window) for length in lengths)
     per_row = torch.tensor([lengths, starts_of(lengths), counts, starts_of(counts)], device=device)  # (4, B)
-    per_window = per_row.repeat_interleave(per_row[2], dim=1, output_size=sum(counts))[:, :, None]  # (4, windows, 1)
+    per_window = per_row.repeat_interleave(per_row[2], dim=1, output_size=sum(counts))[:, :, None]  # (4, n, 1)
     length, start, count, first = per_window.unbind(0)
     number = torch.arange(sum(counts), device=device)[:, None] - first
-    position = number * window + (shift if wrap else -lead) + torch.arange(window, device=device)  # (windows, W), within the row
+    position = number * window + (shift if wrap else -lead) + torch.arange(window, device=device)  # (n, W), in the row
     if wrap and shift:
         position = position % (count * window)
     inside = position < length
@@ -144,11 +401,11 @@ def split_windows(windows: Windows) -> Windows:
 def pairs_to_merge(rows: Rows, device: torch.device) -> torch.Tensor:
     """Which tokens merge: indices (M, 2), T for the missing half of an odd row and for tokens that do not count."""
     pairs = window_indices(rows.lengths, 2, 0, True, device)
-    return pairs if rows.real is None else pairs.masked_fill(~rows.real[pairs], rows.total)
+    return pairs if rows.real is None else pairs.masked_fill(~rows.real[pairs], sum(rows.lengths))
 
 
 def merged_rows(rows: Rows) -> Rows:
-    """The rows after merging."""
+    """The rows after merging. A merged token is real when either half is."""
     lengths = tuple(-(-length // 2) for length in rows.lengths)
     if rows.real is None:
         return Rows(lengths, None)
@@ -157,77 +414,29 @@ def merged_rows(rows: Rows) -> Rows:
 
 
 def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
-    """(T + 1, D) -> (B, N, D), a copy with zeros where there is no real token."""
+    """(T + 1, D) -> (B, N, D) with zeros where there is no real token."""
     indices = window_indices(rows.lengths, length, 0, True, tokens.device)
     if rows.real is not None:
-        indices = indices.masked_fill(~rows.real[indices], rows.total)
+        indices = indices.masked_fill(~rows.real[indices], sum(rows.lengths))
     return F.embedding(indices, tokens)
 
 
-def read(tokens: torch.Tensor, indices: torch.Tensor, inplace: bool) -> torch.Tensor:
-    """The tokens at indices (n, W), as (n, W, D): a view of consecutive ones where they may be worked on in place."""
-    # Not on a GPU: it would have to stop to answer.
-    if inplace and indices.device.type == "cpu":
-        start, count = int(indices[0, 0]), indices.numel()
-        if torch.equal(indices.flatten(), torch.arange(start, start + count)):
-            return tokens[start : start + count].view(*indices.shape, -1)
-    return F.embedding(indices, tokens)
+def pack(hidden_states: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """(B, N, D) -> (T + 1, D), with a zero row at the end."""
+    kept = places_of(rows, hidden_states.shape[1], hidden_states.device)
+    return F.pad(take(hidden_states, kept), (0, 0, 0, 1))
 
 
-def put_back(tokens: torch.Tensor, indices: torch.Tensor, hidden_states: torch.Tensor, inplace: bool) -> torch.Tensor:
-    """`tokens` (T + 1, D), or a copy of them, with windows (n, W, D) at their places."""
-    if inplace:
-        if not shares_memory(hidden_states, tokens):
-            tokens.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1))
-        tokens[-1] = 0
-        return tokens
-    outside = indices == tokens.shape[0] - 1
-    hidden_states = hidden_states.masked_fill(outside[..., None], 0)
-    return tokens.index_copy(0, indices.flatten(), hidden_states.flatten(0, 1).to(tokens.dtype))
+def places_of(rows: Rows, length: int, device: torch.device) -> Optional[torch.Tensor]:
+    """(B, N) bool, the places of the rows' tokens in a padded batch; None where they fill it."""
+    if min(rows.lengths) == length:
+        return None
+    return torch.arange(length, device=device) < torch.tensor(rows.lengths, device=device)[:, None]
 
 
-def shares_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return not a.is_meta and a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
-
-
-def project(linear: nn.Module, inputs: torch.Tensor, residual: Optional[torch.Tensor]) -> torch.Tensor:
-    """linear(inputs), (..., K) -> (..., D). Where there is a residual it is overwritten with its sum with the product."""
-    if residual is None:
-        return linear(inputs)
-    if not (is_plain(linear) and residual.dtype == inputs.dtype == linear.weight.dtype):
-        return residual.add_(linear(inputs))
-    # The product is summed up in the residual's place: the update is never stored.
-    residual += linear.bias
-    residual.view(-1, residual.shape[-1]).addmm_(inputs.flatten(0, -2), linear.weight.t())
-    return residual
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether a hook is handed what goes in or comes out of this module."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def is_wrapped(module: nn.Module) -> bool:
-    """Whether something stands between a call of this module and its own code."""
-    return is_watched(module) or "forward" in vars(module)
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading in between."""
-    plain = type(module) in (nn.Linear, nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
-    return plain and not module.weight.is_meta and not is_wrapped(module)
-
-
-def is_tracing() -> bool:
-    """Whether a graph is being recorded, so that nothing may depend on the values of tensors."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
-
-
-def may_overwrite(model: nn.Module) -> bool:
-    """Whether tokens may be worked on in place: nobody differentiates, traces, trains or keeps what hooks were handed."""
-    if torch.is_grad_enabled() or is_tracing():
-        return False
-    return not any(module.training or is_watched(module) for module in model.modules())
+def take(values: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
+    """(B, N, ...) -> (T, ...), the kept entries of all rows (None: all) one after the other."""
+    return values.flatten(0, 1) if kept is None else values[kept]
 
 
 def real_tokens(real_bytes: torch.Tensor, kernel_size: int) -> torch.Tensor:
@@ -257,52 +466,65 @@ def drop_path(hidden_states: torch.Tensor, rate: float, training: bool) -> torch
     return hidden_states * kept.to(hidden_states.dtype) / (1.0 - rate)
 
 
-def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention written out. query, key, value (B, H, W, d), additive mask -> (B, W, H, d) and the probabilities (B, H, W, W)."""
-    scores = torch.matmul(query, key.transpose(-1, -2)) * scaling
+def look_ups_pay(tokens: int, vocabulary: int) -> bool:
+    """A convolution costs one product with its weights per token, the tables one per entry of the vocabulary."""
+    return tokens > vocabulary
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
+    plain = type(module) in (nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
+    return plain and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def check_input(input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor], config: ByteFormerConfig) -> None:
+    """Raises ValueError for what the model cannot read."""
+    wanted = "input_ids must be a tensor of shape (batch, bytes), neither of them 0, got {}"
+    require(isinstance(input_ids, torch.Tensor), wanted, type(input_ids).__name__)
+    require(input_ids.dim() == 2 and input_ids.numel() > 0, wanted, input_ids)
+    require(is_integer(input_ids), "input_ids must be integers, got {}", input_ids)
+    check_length(input_ids.shape[1], config)
+    if has_values(input_ids):
+        low, high = (int(value) for value in input_ids.aminmax())
+        accepted = f"lie in 0..{config.padding_id - 1}, or be {config.padding_id} or -1 for padding"
+        wrong = low if low < -1 else high
+        require(-1 <= wrong < config.vocab_size, "input_ids must {}, got {}", accepted, wrong)
     if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    context = torch.matmul(F.dropout(weights, dropout, module.training), value)
-    return context.transpose(1, 2), weights
+        check_mask(input_ids, attention_mask, config)
 
 
-def sdpa_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention by torch: (B, H, W, d), bool mask -> (B, W, H, d)."""
-    context = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout, scale=scaling)
-    return context.transpose(1, 2), None
+def check_length(length: int, config: ByteFormerConfig) -> None:
+    """Raises ValueError for sequences that make no token, or more tokens than there are positions."""
+    kernel_size, stride, positions = config.conv_kernel_size, config.conv_kernel_size // 2, config.max_position_embeddings
+    require(
+        length >= kernel_size or config.mask_padding,
+        "input_ids must hold at least conv_kernel_size = {} bytes, got {}; pad with {}, or set mask_padding=True",
+        kernel_size, length, config.padding_id,
+    )  # fmt: skip
+    longest = (positions - 1) * stride + kernel_size + stride - 1
+    too_long = "input_ids must hold at most {} bytes (max_position_embeddings = {} tokens), got {}"
+    require(length <= longest, too_long, longest, positions, length)
 
 
-def flash_attention_missing() -> Optional[str]:
-    """Why flash-attn cannot run on this machine at all, or None where it can."""
-    if importlib.util.find_spec("flash_attn") is None:
-        return "the flash_attn package is not installed"
-    if not torch.cuda.is_available():
-        return "there is no CUDA device"
-    return None
-
-
-def without_missing_flash(implementation: Optional[str]) -> Optional[str]:
-    """"sdpa" in place of "flash_attention_2" where flash-attn cannot run, with a warning."""
-    reason = flash_attention_missing() if implementation == "flash_attention_2" else None
-    if reason is None:
-        return implementation
-    logger.warning_once(f"flash_attention_2 was asked for, but {reason}: using sdpa instead.")
-    return "sdpa"
-
-
-def attention_backend(implementation: str, query: torch.Tensor, masked: bool):
-    """The attention function of one call and the kind of mask that it takes ("bool" or "additive")."""
-    if implementation == "flash_attention_2":
-        fits = query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not masked
-        if not fits and not is_tracing():
-            logger.warning_once("flash_attention_2 needs CUDA, float16 or bfloat16, and no padding mask: using sdpa where that is not so.")
-        implementation = implementation if fits else "sdpa"
-    if implementation == "sdpa":
-        return sdpa_attention, "bool"
-    if implementation == "eager":
-        return eager_attention, "additive"
-    return ALL_ATTENTION_FUNCTIONS[implementation], "additive"
+def check_mask(input_ids: torch.Tensor, attention_mask: torch.Tensor, config: ByteFormerConfig) -> None:
+    """Raises ValueError for a mask that is none, or that contradicts the padding among the ids."""
+    wanted, shape = "attention_mask must be a tensor of the shape of input_ids, {}, got {}", tuple(input_ids.shape)
+    require(isinstance(attention_mask, torch.Tensor), wanted, shape, type(attention_mask).__name__)
+    require(attention_mask.shape == input_ids.shape, wanted, shape, attention_mask)
+    if not has_values(input_ids):
+        return
+    shown = attention_mask.bool()
+    require(torch.equal(shown.to(attention_mask.dtype), attention_mask), "attention_mask must hold only 0 and 1")
+    padding = (input_ids == config.padding_id) | (input_ids == -1)
+    contradiction = "attention_mask contradicts the padding: "
+    contradicts = bool((shown & padding).any())
+    require(not contradicts, contradiction + "it is 1 where input_ids hold {} or -1", config.padding_id)
+    require(
+        config.mask_padding or bool((shown | padding).all()),
+        contradiction + "it hides bytes, which the released computation cannot; write {} in their place, "
+        "or set mask_padding=True",
+        config.padding_id,
+    )
 
 
 class ByteFormerSelfAttention(nn.Module):
@@ -312,47 +534,21 @@ class ByteFormerSelfAttention(nn.Module):
         super().__init__()
         self.config = config
         self.num_heads = config.num_attention_heads
-        self.head_dim = config.head_dim
-        self.scaling = self.head_dim**-0.5
+        self.scaling = config.head_dim**-0.5
         self.dropout = config.attention_probs_dropout_prob
         self.is_causal = False  # read by transformers' attention functions
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        real: Optional[torch.Tensor] = None,
-        output_attentions: bool = False,
-        residual: Optional[torch.Tensor] = None,
+        self, hidden_states: torch.Tensor, real: Optional[torch.Tensor] = None, output_attentions: bool = False
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """(n, W, D), which tokens are real (n, W), what to add the result to in place (n, W, D) -> (n, W, D), probabilities."""
-        count, window, _ = hidden_states.shape
-        qkv = self.qkv_proj(hidden_states).view(count, window, 3, self.num_heads, self.head_dim)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, H, W, d)
-        implementation = "eager" if output_attentions else self.config._attn_implementation
-        attend, mask_kind = attention_backend(implementation, query, real is not None)
-        context, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask(real, mask_kind, query.dtype),
-            scaling=self.scaling,
-            dropout=self.dropout if self.training else 0.0,
-            is_causal=False,
-        )
-        return project(self.out_proj, context.reshape(count, window, -1), residual), weights
-
-
-def attention_mask(real: Optional[torch.Tensor], kind: str, dtype: torch.dtype) -> Optional[torch.Tensor]:
-    """(n, W) bool -> (n, 1, W, W): which tokens each token may attend to, as bool or as numbers added to the scores."""
-    if real is None:
-        return None
-    mask = real[:, None, None, :]
-    if kind == "additive":
-        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-    return mask.expand(-1, -1, real.shape[1], -1)
+        """(n, W, D), which tokens are real (n, W) -> (n, W, D), probabilities (n, A, W, W) if asked for."""
+        qkv = self.qkv_proj(hidden_states).unflatten(-1, (3, self.num_heads, -1))  # (n, W, 3, A, d)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, A, W, d)
+        mask = None if real is None else real[:, None, None, :]
+        context, probabilities = attend(self, query, key, value, mask, output_attentions)
+        return self.out_proj(context.flatten(2)), probabilities
 
 
 class ByteFormerMLP(nn.Module):
@@ -360,16 +556,16 @@ class ByteFormerMLP(nn.Module):
 
     def __init__(self, config: ByteFormerConfig):
         super().__init__()
-        if config.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, got {config.hidden_act!r}")
+        known = ", ".join(sorted(ACT2FN))
+        require(config.hidden_act in ACT2FN, "hidden_act must be one of {}, got {!r}", known, config.hidden_act)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        leaky = config.hidden_act == "leaky_relu"
+        self.activation = nn.LeakyReLU(config.leaky_relu_slope) if leaky else ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.activation_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, residual: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """(..., D), what to add the result to in place (..., D) -> (..., D)."""
-        return project(self.fc2, self.dropout(self.activation(self.fc1(hidden_states))), residual)
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.dropout(self.activation(self.fc1(hidden_states))))
 
 
 class ByteFormerTokenMerging(nn.Module):
@@ -380,32 +576,24 @@ class ByteFormerTokenMerging(nn.Module):
         self.reduction = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, tokens: torch.Tensor, pairs: torch.Tensor, inplace: bool = False) -> torch.Tensor:
-        """(T + 1, D), (M, 2), whether the tokens may be overwritten -> (M + 1, D)."""
-        if not inplace:
-            return F.pad(self.merge(tokens, pairs, inplace), (0, 0, 0, 1))
-        # A merged token stands before or at the first token it is made of: no chunk overwrites what a later one reads.
-        for start, chunk in zip(range(0, pairs.shape[0], CHUNK_TOKENS), pairs.split(CHUNK_TOKENS)):
-            tokens[start : start + chunk.shape[0]] = self.merge(tokens, chunk, inplace)
-        tokens[pairs.shape[0]] = 0
-        return tokens[: pairs.shape[0] + 1]
+    def forward(self, tokens: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        """(T + 1, D), (M, 2) -> (M + 1, D)."""
+        chunks = pairs.split(CHUNK_TOKENS) if works_in_chunks() else [pairs]
+        return torch.cat([*(self.merge(F.embedding(chunk, tokens)) for chunk in chunks), tokens[-1:]])
 
-    def merge(self, tokens: torch.Tensor, pairs: torch.Tensor, inplace: bool) -> torch.Tensor:
-        both = read(tokens, pairs, inplace)  # (M, 2, D)
-        # The released weights expect [a0 b0 a1 b1 ..]. Reordering them is cheaper than reordering the tokens.
-        if inplace and is_plain(self.reduction):
-            weight = self.reduction.weight.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1)
-            return self.norm(F.linear(both.flatten(1), weight))
+    def merge(self, both: torch.Tensor) -> torch.Tensor:
+        """(M, 2, D) -> (M, D)."""
+        # The released weights expect channel 0 of both, channel 1 of both, ...: [a0 b0 a1 b1 ..].
         return self.norm(self.reduction(both.transpose(1, 2).flatten(1)))
 
 
-class ByteFormerLayer(nn.Module):
+class ByteFormerLayer(GradientCheckpointingLayer):
     """A pre-norm transformer block inside each window, and merging after it where the configuration says so."""
 
     def __init__(self, config: ByteFormerConfig, index: int):
         super().__init__()
         self.window = config.window_size_of(index)
-        self.shift = config.window_shifts[index]
+        self.shift = config.window_shift_of(index)
         self.drop_path_rate = config.drop_path_rate * index / max(config.num_hidden_layers - 1, 1)
         self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self_attn = ByteFormerSelfAttention(config)
@@ -415,7 +603,7 @@ class ByteFormerLayer(nn.Module):
         self.downsample = ByteFormerTokenMerging(config) if config.downsample[index] else None
 
     def forward(
-        self, tokens: torch.Tensor, rows: Rows, output_attentions: bool = False, inplace: bool = False
+        self, tokens: torch.Tensor, rows: Rows, output_attentions: bool = False
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Runs the block in every window.
 
@@ -423,31 +611,28 @@ class ByteFormerLayer(nn.Module):
             tokens: (T + 1, D), the rows one after the other and a zero row.
             rows: how they divide into rows.
             output_attentions: whether to return the attention probabilities.
-            inplace: whether `tokens` may be overwritten.
 
         Returns:
-            Tokens after the layer, and the attention probabilities (windows, A, W, W) if asked for.
+            Tokens after the layer, and the attention probabilities (n, A, W, W) if asked for.
         """
-        fixed = is_tracing() or output_attentions
-        windows = attention_windows(rows, self.window, self.shift, fixed, tokens.device)
-        attentions = []
-        for indices, real in split_windows(windows) if inplace else windows:
-            hidden_states, weights = self.block(read(tokens, indices, inplace), real, output_attentions, inplace)
-            tokens = put_back(tokens, indices, hidden_states, inplace)
-            attentions.append(weights)
+        windows = attention_windows(rows, self.window, self.shift, output_attentions or is_tracing(), tokens.device)
+        updated, attentions = torch.zeros_like(tokens), []
+        for indices, real in split_windows(windows) if works_in_chunks() else windows:
+            hidden_states, probabilities = self.block(F.embedding(indices, tokens), real, output_attentions)
+            updated.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1).to(tokens.dtype))
+            attentions.append(probabilities)
+        updated[-1] = 0  # what sticks out of a row was written there
         if self.downsample is not None:
-            tokens = self.downsample(tokens, pairs_to_merge(rows, tokens.device), inplace)
-        return tokens, torch.cat(attentions) if output_attentions else None
+            updated = self.downsample(updated, pairs_to_merge(rows, tokens.device))
+        if not output_attentions:
+            return updated, None
+        return updated, attentions[0] if len(attentions) == 1 else torch.cat(attentions)
 
-    def block(self, hidden_states, real, output_attentions, inplace):
-        """(n, W, D) -> (n, W, D), attention probabilities."""
-        # Dropout and wrappers act on the updates by themselves, before they are added.
-        if not inplace or is_wrapped(self.self_attn) or is_wrapped(self.mlp):
-            update, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions)
-            hidden_states = hidden_states + self.drop(update)
-            return hidden_states + self.drop(self.mlp(self.layer_norm2(hidden_states))), weights
-        hidden_states, weights = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions, residual=hidden_states)
-        return self.mlp(self.layer_norm2(hidden_states), residual=hidden_states), weights
+    def block(self, hidden_states: torch.Tensor, real: Optional[torch.Tensor], output_attentions: bool):
+        """(n, W, D), (n, W) -> (n, W, D), attention probabilities."""
+        update, probabilities = self.self_attn(self.layer_norm1(hidden_states), real, output_attentions)
+        hidden_states = hidden_states + self.drop(update)
+        return hidden_states + self.drop(self.mlp(self.layer_norm2(hidden_states))), probabilities
 
     def drop(self, update: torch.Tensor) -> torch.Tensor:
         return drop_path(self.dropout(update), self.drop_path_rate, self.training)
@@ -459,43 +644,30 @@ class ByteFormerEmbeddings(nn.Module):
     def __init__(self, config: ByteFormerConfig):
         super().__init__()
         size = config.hidden_size
-        self.sinusoidal = config.sinusoidal_pos_emb
         self.byte_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.padding_id)
-        self.token_reduction = nn.Conv1d(size, size, config.conv_kernel_size, stride=config.conv_kernel_size // 2, bias=False)
+        self.token_reduction = nn.Conv1d(size, size, config.conv_kernel_size, config.conv_kernel_size // 2, bias=False)
         positions = torch.empty(1, 1, config.max_position_embeddings, size)
-        self.position_embeddings = nn.Parameter(positions, requires_grad=not self.sinusoidal)
+        self.position_embeddings = nn.Parameter(positions, requires_grad=not config.sinusoidal_pos_emb)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, byte_ids: torch.Tensor, rows: Rows) -> torch.Tensor:
         """(B, S) ids in 0..V-1 -> tokens (T + 1, D)."""
-        length = (byte_ids.shape[1] - self.token_reduction.kernel_size[0]) // self.token_reduction.stride[0] + 1
-        positions = torch.arange(length, device=byte_ids.device).expand(byte_ids.shape[0], -1)
-        kept = None
-        if min(rows.lengths) < length:
-            kept = positions < torch.tensor(rows.lengths, device=byte_ids.device)[:, None]
-        tokens = self.reduce(byte_ids, kept)
-        if not (torch.is_grad_enabled() or is_tracing()):
-            for row in tokens[:-1].split(rows.lengths):
-                row += self.position_embeddings[0, 0, : row.shape[0]]
-        else:
-            tokens = tokens + F.pad(F.embedding(take(positions, kept), self.position_embeddings[0, 0]), (0, 0, 0, 1))
-        return self.dropout(tokens)
+        windows = byte_ids.unfold(1, self.token_reduction.kernel_size[0], self.token_reduction.stride[0])  # (B, N, k)
+        kept = places_of(rows, windows.shape[1], byte_ids.device)
+        positions = self.position_embeddings[0, :, : windows.shape[1]].expand(len(byte_ids), -1, -1)
+        tokens = self.reduce(byte_ids, take(windows, kept), kept) + take(positions, kept)
+        return self.dropout(F.pad(tokens, (0, 0, 0, 1)))
 
-    def reduce(self, byte_ids: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
-        """Embedding and convolution, for the kept tokens, and a zero row: (B, S), (B, N) bool -> (T + 1, D)."""
-        kernel_size = self.token_reduction.kernel_size[0]
-        windows = take(byte_ids.unfold(1, kernel_size, self.token_reduction.stride[0]), kept)  # (T, k)
-        modules = (self.byte_embeddings, self.token_reduction)
-        if not all(map(is_plain, modules)) or not look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
-            tokens = F.pad(take(self.convolve(byte_ids), kept), (0, 0, 0, 1))
+    def reduce(self, byte_ids: torch.Tensor, windows: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
+        """Embedding and convolution of the kept tokens, whose bytes are `windows` (T, k) -> (T, D)."""
+        plain = is_plain(self.byte_embeddings) and is_plain(self.token_reduction)
+        if plain and look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
+            taps = torch.arange(windows.shape[1], device=windows.device)
+            tokens = F.embedding_bag(windows * windows.shape[1] + taps, self.tables(), mode="sum")
         else:
-            tables = F.pad(self.tables(), (0, 0, 0, 1))
-            indices = windows * kernel_size + torch.arange(kernel_size, device=byte_ids.device)
-            tokens = F.embedding_bag(F.pad(indices, (0, 0, 0, 1), value=tables.shape[0] - 1), tables, mode="sum")
+            embedded = self.byte_embeddings(byte_ids).transpose(1, 2)  # (B, D, S)
+            tokens = take(self.token_reduction(embedded).transpose(1, 2), kept)
         return tokens.to(self.position_embeddings.dtype)
-
-    def convolve(self, byte_ids: torch.Tensor) -> torch.Tensor:
-        return self.token_reduction(self.byte_embeddings(byte_ids).transpose(1, 2)).transpose(1, 2)
 
     def tables(self) -> torch.Tensor:
         """(V * k, D): row v * k + j is what byte v adds to a token at tap j. In float32, for a sum of k of them follows."""
@@ -506,62 +678,43 @@ class ByteFormerEmbeddings(nn.Module):
             return (weight @ taps.flatten(1)).view(-1, taps.shape[2])
 
 
-def look_ups_pay(tokens: int, vocabulary: int) -> bool:
-    """A convolution costs one product with its weights per token, the tables one per entry of the vocabulary."""
-    return tokens > vocabulary
-
-
-def take(values: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
-    """(B, N, ...) -> (T, ...), the kept entries of all rows (None: all) one after the other."""
-    return values.flatten(0, 1) if kept is None else values[kept]
-
-
 class ByteFormerEncoder(nn.Module):
     """The layers."""
 
     def __init__(self, config: ByteFormerConfig):
         super().__init__()
         self.layers = nn.ModuleList(ByteFormerLayer(config, index) for index in range(config.num_hidden_layers))
-        self.gradient_checkpointing = False
 
-    def forward(
-        self, tokens: torch.Tensor, rows: Rows, length: int, output_attentions: bool, output_hidden_states: bool, inplace: bool = False
-    ):
+    def forward(self, tokens: torch.Tensor, rows: Rows, length: int, output_attentions: bool, kept_states: Set[int]):
         """Runs all layers on tokens (T + 1, D) whose longest row, in the padded batch, has `length` tokens.
 
         Returns:
-            hidden states (B, N, D), rows after the last layer, tuples of hidden states and attentions.
+            hidden states (B, N, D), rows after the last layer, tuples of hidden states (None where not among
+            `kept_states`) and attentions, one per layer.
         """
-        collected, attentions = [], []
-        for layer in self.layers:
-            if output_hidden_states:
-                collected.append(unpack(tokens, rows, length))
-            if self.gradient_checkpointing and self.training:
-                tokens, weights = self._gradient_checkpointing_func(layer.__call__, tokens, rows, output_attentions, inplace)
-            else:
-                tokens, weights = layer(tokens, rows, output_attentions, inplace)
-            attentions.append(weights)
+        states, attentions = [], []
+        for number, layer in enumerate(self.layers):
+            states.append(unpack(tokens, rows, length) if number in kept_states else None)
+            if states[-1] is not None:  # go on with what is returned: it has to be part of the graph
+                tokens = pack(states[-1], rows)
+            tokens, probabilities = layer(tokens, rows, output_attentions)
+            attentions.append(probabilities)
             if layer.downsample is not None:
-                rows = merged_rows(rows)
-                length = -(-length // 2)
+                rows, length = merged_rows(rows), -(-length // 2)
         hidden_states = unpack(tokens, rows, length)
-        collected.append(hidden_states)
-        return hidden_states, rows, tuple(collected), tuple(attentions)
+        states.append(hidden_states if len(self.layers) in kept_states else None)
+        return hidden_states, rows, tuple(states), tuple(attentions)
 
 
-class ByteFormerPreTrainedModel(PreTrainedModel):
-    """Initialisation, loading and attention backends."""
+class ByteFormerPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
+    """Initialisation, and what transformers may do with the models."""
 
     config_class = ByteFormerConfig
     base_model_prefix = "byteformer"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["ByteFormerEmbeddings", "ByteFormerLayer"]
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flash_attn_2 = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": ByteFormerLayer, "attentions": ByteFormerSelfAttention}
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -575,7 +728,7 @@ class ByteFormerPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.hidden_size**-0.5)
-            if not is_loaded(module.weight):
+            if module.padding_idx is not None and not is_loaded(module.weight):
                 module.weight[module.padding_idx] = 0
         elif isinstance(module, nn.Conv1d):
             # The sum over k bytes and D channels keeps the scale of the embeddings.
@@ -589,17 +742,23 @@ class ByteFormerPreTrainedModel(PreTrainedModel):
         elif not is_loaded(positions):
             positions.copy_(sinusoidal_positions(*positions.shape[2:]))
 
-    @classmethod
-    def _autoset_attn_implementation(cls, config, *args, **kwargs):  # transformers before 4.56
-        config._attn_implementation = without_missing_flash(getattr(config, "_attn_implementation_internal", None))
-        return super()._autoset_attn_implementation(config, *args, **kwargs)
+    def get_input_embeddings(self):
+        return getattr(self, self.base_model_prefix, self).embeddings.byte_embeddings
 
-    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):  # and later
-        return super()._check_and_adjust_attn_implementation(without_missing_flash(attn_implementation), *args, **kwargs)
+    def set_input_embeddings(self, value):
+        getattr(self, self.base_model_prefix, self).embeddings.byte_embeddings = value
 
-    @classmethod
-    def _can_set_attn_implementation(cls):
-        return True  # transformers guesses from the source text otherwise
+    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, *args, **kwargs):
+        """Raises ValueError for any size but the present one: the vocabulary is that of bytes, its last row padding."""
+        vocabulary, multiple = self.config.vocab_size, pad_to_multiple_of or 1
+        size = -(-(new_num_tokens or vocabulary) // multiple) * multiple
+        require(
+            size == vocabulary,
+            "the byte embeddings have {} rows and cannot have {}: the last row is padding, id {}, and would become "
+            "another one; build a new model with ByteFormerConfig(vocab_size={})",
+            vocabulary, size, self.config.padding_id, size,
+        )  # fmt: skip
+        return self.get_input_embeddings()
 
 
 def is_loaded(parameter: torch.Tensor) -> bool:
@@ -609,9 +768,6 @@ def is_loaded(parameter: torch.Tensor) -> bool:
 
 class ByteFormerModel(ByteFormerPreTrainedModel):
     """ByteFormer without a head.
-
-    Args:
-        config ([`ByteFormerConfig`]): Sizes and options.
 
     Example:
         >>> import torch
@@ -630,19 +786,14 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.embeddings.byte_embeddings
-
-    def set_input_embeddings(self, value):
-        self.embeddings.byte_embeddings = value
-
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: Optional[torch.Tensor] = None,
         output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
+        output_hidden_states: Union[bool, Sequence[int], None] = None,
         return_dict: Optional[bool] = None,
+        **kwargs,
     ) -> Union[Tuple, BaseModelOutputWithPooling]:
         """Encodes bytes.
 
@@ -652,40 +803,41 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
                 left out. With `mask_padding=True` a 0 also makes padding of a byte; without, the released computation
                 has no use for a mask, and one that hides bytes is an error.
             output_attentions: whether to return attention probabilities (computed by the eager backend).
-            output_hidden_states: whether to return the hidden states.
+            output_hidden_states: whether to return the hidden states, or the numbers of those to return.
             return_dict: False for a tuple.
+            **kwargs: keywords that transformers passes to every model; others are a TypeError.
 
         Returns:
             last_hidden_state (B, N, D), N the tokens that are left after merging (zero where not real, with
             `mask_padding=True`); pooler_output (B, D), their mean; hidden_states, the embeddings and one per layer
-            (B, N of the layer, D); attentions, one per layer (windows of the batch, A, W, W).
+            (B, N of the layer, D), None for those not asked for; attentions, one per layer (n of the batch, A, W, W).
 
         Raises:
             ValueError: ids or masks of the wrong shape, type or range; sequences too short or too long; a mask that
                 contradicts the padding.
         """
-        output_attentions, output_hidden_states, return_dict = self._output_options(output_attentions, output_hidden_states, return_dict)
+        refuse_keywords(self.forward, kwargs)
+        given = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        given = {name: getattr(self.config, name) if value is None else value for name, value in given.items()}
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        kept_states = hidden_states_to_keep(given["output_hidden_states"], len(self.encoder.layers) + 1)
+
         byte_ids, real_bytes = self._read(input_ids, attention_mask)
         rows, length = self._rows(byte_ids, real_bytes)
         tokens = self.embeddings(byte_ids, rows)
-        hidden_states, rows, collected, attentions = self.encoder(
-            tokens, rows, length, output_attentions, output_hidden_states, may_overwrite(self)
-        )
+        encoded = self.encoder(tokens, rows, length, given["output_attentions"], kept_states)
+        hidden_states, rows, states, attentions = encoded
         last_hidden_state, pooler_output = self._pool(hidden_states, rows)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
             pooler_output=pooler_output,
-            hidden_states=collected if output_hidden_states else None,
-            attentions=attentions if output_attentions else None,
+            hidden_states=states if kept_states else None,
+            attentions=attentions if given["output_attentions"] else None,
         )
         return output if return_dict else output.to_tuple()
 
-    def _output_options(self, output_attentions, output_hidden_states, return_dict):
-        given = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states, "return_dict": return_dict}
-        return [getattr(self.config, name) if value is None else value for name, value in given.items()]
-
     def _read(self, input_ids, attention_mask):
-        """Checks the input. Returns ids in 0..V-1 (B, S), and which of them are real where padding is masked (else None)."""
+        """Checks the input. Returns ids in 0..V-1 (B, S) and, where padding is masked, which of them are real."""
         check_input(input_ids, attention_mask, self.config)
         padding_id, kernel_size = self.config.padding_id, self.config.conv_kernel_size
         byte_ids = input_ids.long()
@@ -708,11 +860,13 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         if is_tracing():
             return Rows((length,) * batch, F.pad(real.flatten(), (0, 1))), length
         numbers = torch.arange(1, length + 1, device=real.device)
-        lengths = tuple((real * numbers).amax(1).tolist())  # up to the last real token
-        if min(lengths) == 0:
-            raise ValueError(f"every row of input_ids needs a byte, got only padding in row {lengths.index(0)}")
-        kept = numbers <= torch.tensor(lengths, device=real.device)[:, None]
-        return Rows(lengths, F.pad(real[kept], (0, 1))), length
+        rows = Rows(tuple((real * numbers).amax(1).tolist()), None)  # up to the last real token
+        if min(rows.lengths) == 0:
+            raise ValueError(
+                f"every row of input_ids needs a byte, got only padding in row {rows.lengths.index(0)}"
+            )
+        real = take(real, places_of(rows, length, real.device))
+        return Rows(rows.lengths, F.pad(real, (0, 1))), length
 
     def _pool(self, hidden_states, rows):
         """Final norm and the mean over the tokens that count."""
@@ -723,61 +877,6 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         real = rows.real[indices][..., None]
         hidden_states = hidden_states.masked_fill(~real, 0)
         return hidden_states, hidden_states.sum(1) / real.sum(1).clamp(min=1)
-
-
-def check_input(input_ids, attention_mask, config: ByteFormerConfig) -> None:
-    """Raises ValueError for what the model cannot read."""
-    if not isinstance(input_ids, torch.Tensor) or input_ids.dim() != 2 or input_ids.numel() == 0:
-        raise ValueError(f"input_ids must be a tensor of shape (batch, bytes), neither of them 0, got {describe(input_ids)}")
-    if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:
-        raise ValueError(f"input_ids must be integers, got {describe(input_ids)}")
-    check_length(input_ids.shape[1], config)
-    if not is_tracing() and not input_ids.is_meta:
-        low, high = (int(value) for value in input_ids.aminmax())
-        if low < -1 or high >= config.vocab_size:
-            raise ValueError(
-                f"input_ids must lie in 0..{config.padding_id - 1}, or be {config.padding_id} or -1 for padding, got {low if low < -1 else high}"
-            )
-    if attention_mask is not None:
-        check_mask(input_ids, attention_mask, config)
-
-
-def check_length(length: int, config: ByteFormerConfig) -> None:
-    """Raises ValueError for sequences that make no token, or more tokens than there are positions."""
-    kernel_size, stride = config.conv_kernel_size, config.conv_kernel_size // 2
-    if length < kernel_size and not config.mask_padding:
-        raise ValueError(
-            f"input_ids must hold at least conv_kernel_size = {kernel_size} bytes, got {length}; "
-            f"pad with {config.padding_id}, or set mask_padding=True"
-        )
-    longest = (config.max_position_embeddings - 1) * stride + kernel_size + stride - 1
-    if length > longest:
-        raise ValueError(
-            f"input_ids must hold at most {longest} bytes (max_position_embeddings = {config.max_position_embeddings} tokens), got {length}"
-        )
-
-
-def check_mask(input_ids, attention_mask, config: ByteFormerConfig) -> None:
-    """Raises ValueError for a mask that is none, or that contradicts the padding among the ids."""
-    if not isinstance(attention_mask, torch.Tensor) or attention_mask.shape != input_ids.shape:
-        raise ValueError(f"attention_mask must be a tensor of the shape of input_ids, {tuple(input_ids.shape)}, got {describe(attention_mask)}")
-    if is_tracing() or input_ids.is_meta:
-        return
-    shown = attention_mask.bool()
-    if not torch.equal(shown.to(attention_mask.dtype), attention_mask):
-        raise ValueError("attention_mask must hold only 0 and 1")
-    padding = (input_ids == config.padding_id) | (input_ids == -1)
-    if bool((shown & padding).any()):
-        raise ValueError(f"attention_mask contradicts the padding: it is 1 where input_ids hold {config.padding_id} or -1")
-    if not config.mask_padding and bool((~shown & ~padding).any()):
-        raise ValueError(
-            "attention_mask contradicts the padding: it hides bytes, which the released computation cannot; "
-            f"write {config.padding_id} in their place, or set mask_padding=True"
-        )
-
-
-def describe(value) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 class ByteFormerForClassification(ByteFormerPreTrainedModel):
@@ -792,59 +891,42 @@ class ByteFormerForClassification(ByteFormerPreTrainedModel):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.byteformer.get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        self.byteformer.set_input_embeddings(value)
-
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: Optional[torch.Tensor] = None,
         labels: Optional[torch.Tensor] = None,
         output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
+        output_hidden_states: Union[bool, Sequence[int], None] = None,
         return_dict: Optional[bool] = None,
+        num_items_in_batch: Union[torch.Tensor, int, None] = None,
+        **kwargs,
     ):
         """Classifies bytes.
 
         Args:
-            input_ids, attention_mask, output_attentions, output_hidden_states, return_dict: as for [`ByteFormerModel`].
-            labels: (B,) integers for one label each, (B, num_labels) numbers in 0..1 for several, (B,) or
-                (B, num_labels) numbers for regression; `config.problem_type` decides, or else type and num_labels.
+            labels: as for `classification_loss`: (B,) integers for one class each, (B, num_labels) numbers in 0..1 for
+                several, (B,) or (B, num_labels) numbers for regression.
+            num_items_in_batch: labels in all batches whose gradients are accumulated, from Trainer.
+            **kwargs, and the others: as for [`ByteFormerModel`].
 
         Returns:
             loss if labels are given, logits (B, num_labels), hidden_states and attentions if asked for.
 
         Raises:
-            ValueError: as [`ByteFormerModel`], or labels of the wrong shape or range.
+            ValueError: as [`ByteFormerModel`], or labels of the wrong shape, type or range.
         """
+        refuse_keywords(self.forward, kwargs)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs = self.byteformer(input_ids, attention_mask, output_attentions, output_hidden_states, return_dict=True)
         logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else classification_loss(logits, labels, self.config)
-        output = self.output_class(loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
+        output = self.output_class(
+            loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
         return output if return_dict else output.to_tuple()
-
-
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: ByteFormerConfig) -> torch.Tensor:
-    """The loss that the labels call for: squared error, cross entropy, or binary cross entropy per label."""
-    problem_type = config.problem_type
-    if problem_type is None:
-        single = not (labels.is_floating_point() or labels.dim() > 1)
-        problem_type = "regression" if config.num_labels == 1 else "single_label_classification" if single else "multi_label_classification"
-    labels = labels.to(logits.device)
-    if problem_type == "single_label_classification":
-        if labels.numel() != logits.shape[0]:
-            raise ValueError(f"labels must be {logits.shape[0]} integers, one per row, got {describe(labels)}")
-        return F.cross_entropy(logits.float(), labels.view(-1).long())
-    if labels.numel() != logits.numel():
-        raise ValueError(f"labels must have the shape of the logits, {tuple(logits.shape)}, got {describe(labels)}")
-    labels = labels.view_as(logits).float()
-    if problem_type == "regression":
-        return F.mse_loss(logits.float(), labels)
-    return F.binary_cross_entropy_with_logits(logits.float(), labels)
 
 
 class ByteFormerForImageClassification(ByteFormerForClassification):

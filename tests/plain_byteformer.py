@@ -121,7 +121,7 @@ class Layer(nn.Module):
     def allowed(self, B: int, N: int, padded: int) -> torch.Tensor:
         """(B * windows, W, W): who sees whom. Padding is seen by itself alone; the two ends do not see each other."""
         position = torch.arange(padded).roll(-self.shift)
-        wrapped = torch.arange(padded) >= padded - self.shift  # these places hold the sequence's beginning
+        wrapped = torch.arange(padded) >= padded - self.shift % padded  # these places hold the sequence's beginning
         position, wrapped = position.reshape(-1, self.window), wrapped.reshape(-1, self.window)
         real = position < N
         same_side = wrapped[:, :, None] == wrapped[:, None, :]

@@ -9,6 +9,8 @@ import pytest
 
 from hub_clients import clients
 from hub_kit import CARD, holds, make_folder, run_python, run_upload
+from hubtools.errors import UserError
+from hubtools.hub.files import local_files
 from local_hub import Fault, LocalHub
 
 REPO = "user/model"
@@ -309,6 +311,68 @@ def test_hidden_files_stay_behind_and_are_named(hub, folder):
     ran = run_upload(hub, folder, REPO, token=hub.token)
     assert ran.code == 0 and ".env" in ran.err
     assert not [path for path in hub.repo(REPO).tree() if path.startswith((".env", ".git/"))]
+
+
+def plant(folder, name, target):
+    link = folder / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target)
+
+
+LINKS = {  # name of the link -> where it leads, what is said
+    "notes.txt": ("../secret/key", "leads out of the folder"),
+    "config.json": ("../secret/key", "leads out of the folder"),
+    "sub/deeper.txt": ("../../secret/key", "leads out of the folder"),
+    "more": ("../secret", "leads out of the folder"),
+    "nowhere.txt": ("../absent", "leads out of the folder"),
+    "root": ("/", "leads out of the folder"),
+    "absent.txt": ("not-there", "broken link"),
+    "here": (".", "a link to a folder"),
+    "open.txt": (".env", "hidden and never published"),
+    "round": ("round", "link"),
+}
+
+
+def test_a_link_is_followed_to_a_visible_file_of_the_folder_alone(tmp_path):
+    """Nothing else is opened: the secret is a FIFO, and whoever opens it waits for ever."""
+    (tmp_path / "secret").mkdir()
+    os.mkfifo(tmp_path / "secret" / "key")
+    for number, (name, (target, said)) in enumerate(LINKS.items()):
+        folder = make_folder(tmp_path / f"folder{number}")
+        (folder / ".env").write_text("HF_TOKEN=secret")
+        (folder / name).unlink(missing_ok=True)
+        plant(folder, name, target)
+        with pytest.raises(UserError, match=said) as told:
+            local_files(folder)
+        assert str(folder / name) in str(told.value)
+    folder = make_folder(tmp_path / "good")
+    plant(folder, "LICENSE", "README.md")
+    plant(folder, ".cache/blob", tmp_path / "secret" / "key")  # stays behind, so it harms nobody
+    assert local_files(folder)["LICENSE"] == local_files(folder)["README.md"] and len(local_files(folder)) == 6
+
+
+def test_a_link_out_of_the_folder_is_refused_before_anything_is_read_or_sent(hub, folder, tmp_path):
+    (tmp_path / "key").write_text("a secret")
+    for name in ("notes.txt", "config.json"):
+        (folder / name).unlink(missing_ok=True)
+        plant(folder, name, tmp_path / "key")
+        ran = run_upload(hub, folder, REPO, token=hub.token)
+        assert ran.code == 2 and name in ran.last_line and "leads out of the folder" in ran.last_line and "a secret" not in ran.err
+        (folder / name).unlink()
+    assert not hub.requests
+
+
+def test_a_file_that_becomes_a_link_while_it_is_sent_is_not_followed(hub, folder, tmp_path):
+    (tmp_path / "key").write_text("a secret")
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'scripts')!r})\n"
+        "import upload\nfrom hubtools.errors import run_script\n"
+        "def change(folder, progress):\n    (folder / 'README.md').unlink(); (folder / 'README.md').symlink_to('../key'); return []\n"
+        "upload.verify_folder = change\nrun_script(upload.main)\n"
+    )
+    ran = run_python(driver, folder, REPO, env=hub.env(hub.token))
+    assert ran.code == 2 and "README.md is a link that leads out of the folder" in ran.last_line and not commits(hub)
 
 
 # Tokens

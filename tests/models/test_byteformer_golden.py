@@ -4,8 +4,9 @@
 import pytest
 import torch
 from byteformer import modeling_byteformer
-from byteformer_helpers import byte_batch, golden_cases, golden_model, golden_tensors, plain_twin, random_config, randomised, relative_error
 from byteformer import ByteFormerForImageClassification
+from byteformer_helpers import byte_batch, golden_cases, golden_model, golden_tensors, plain_twin, random_config
+from byteformer_helpers import randomised, relative_error, tiny_model
 from plain_byteformer import PlainByteFormerSdpa
 
 TOLERANCE = 1e-5
@@ -44,18 +45,31 @@ def test_the_plain_implementation_gives_them_too(name, case):
             assert relative_error(outputs[key], value) <= TOLERANCE, key
 
 
-@pytest.mark.parametrize("seed", range(60))
 @torch.no_grad()
-def test_random_configurations_match_the_plain_implementation(seed, reduction):
-    model = randomised(ByteFormerForImageClassification(random_config(seed)).eval(), seed)
-    if model.config.sinusoidal_pos_emb:
-        model.apply(model._init_weights)
-    input_ids = byte_batch([60 + seed, 8, 33], seed=seed)
-    outputs, expected = model(input_ids, output_hidden_states=True), plain_twin(model)(input_ids)
-    assert relative_error(outputs.logits, expected["logits"]) <= TOLERANCE
-    assert len(outputs.hidden_states) == len(expected["hidden_states"]) == model.config.num_hidden_layers + 1
-    for got, wanted in zip(outputs.hidden_states, expected["hidden_states"]):
-        assert relative_error(got, wanted) <= TOLERANCE
+def test_random_configurations_match_the_plain_implementation(reduction):
+    for seed in range(60):
+        model = randomised(ByteFormerForImageClassification(random_config(seed)).eval(), seed)
+        if model.config.sinusoidal_pos_emb:
+            model.apply(model._init_weights)
+        input_ids = byte_batch([60 + seed, 8, 33], seed=seed)
+        outputs, expected = model(input_ids, output_hidden_states=True), plain_twin(model)(input_ids)
+        assert relative_error(outputs.logits, expected["logits"]) <= TOLERANCE, seed
+        assert len(outputs.hidden_states) == len(expected["hidden_states"]) == model.config.num_hidden_layers + 1
+        for got, wanted in zip(outputs.hidden_states, expected["hidden_states"]):
+            assert relative_error(got, wanted) <= TOLERANCE, seed
+
+
+@torch.no_grad()
+def test_a_shift_by_whole_windows_and_more_is_the_shift_modulo_the_window():
+    for masked in (False, True):
+        for shifts in ([64, 16, 21, 5], [0, 37, 100, 15]):
+            model = tiny_model(mask_padding=masked, window_shifts=shifts)
+            assert model.config.window_shifts == shifts
+            input_ids = byte_batch([333, 50, 7])
+            outputs = model(input_ids).logits
+            reduced = tiny_model(mask_padding=masked, window_shifts=[shift % 16 for shift in shifts])
+            assert relative_error(outputs, reduced(input_ids).logits) <= TOLERANCE
+            assert relative_error(outputs, plain_twin(model)(input_ids)["logits"]) <= TOLERANCE
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel, modeling_byteformer
 from byteformer_helpers import PADDING, byte_batch, plain_twin, relative_error, tiny_model
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 
 
 def gradients(model):
@@ -49,19 +49,70 @@ def test_every_parameter_gets_a_gradient(masked, sinusoidal):
     assert without == (["byteformer.embeddings.position_embeddings"] if sinusoidal else [])
 
 
+def attention_runs(model):
+    """How often the attention of each layer runs from now on, a list that fills as the model is used."""
+    counts = [0] * model.config.num_hidden_layers
+
+    def count(number):
+        def hook(module, args):
+            counts[number] += 1
+
+        return hook
+
+    for number, layer in enumerate(model.byteformer.encoder.layers):
+        layer.self_attn.register_forward_pre_hook(count(number))
+    return counts
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing_changes_nothing(masked, reentrant):
     model = tiny_model(mask_padding=masked).train()
     other = copy.deepcopy(model)
     other.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
-    calls = []
-    other.byteformer.encoder.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    counts = [attention_runs(candidate) for candidate in (model, other)]
     for candidate in (model, other):
+        if reentrant:
+            candidate.enable_input_require_grads()
         candidate(byte_batch([300, 77]), labels=torch.tensor([0, 3])).loss.backward()
-    assert len(calls) == 2, "the layer ran again in the backward pass"
+    once, again = counts
+    assert again == [2 * runs for runs in once], "every layer ran again in the backward pass"
     for name, expected in gradients(model).items():
-        assert relative_error(gradients(other)[name], expected) <= 1e-6, name
+        assert relative_error(gradients(other)[name], expected) <= TOLERANCE, name
+
+
+def test_every_second_layer_can_be_checkpointed():
+    model = tiny_model().train()
+    if not hasattr(model, "activation_checkpointing_enable"):
+        pytest.skip("this transformers checkpoints all layers or none")
+    model.activation_checkpointing_enable(every_n_layers=2)
+    counts = attention_runs(model)
+    model(byte_batch([300]), labels=torch.tensor([3])).loss.backward()
+    assert sorted(counts) == [1, 1, 2, 2] and counts[0] != counts[1]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_returned_states_and_attentions_are_part_of_the_graph(masked):
+    model = tiny_model(mask_padding=masked)
+    output = model(byte_batch([300, 77]), output_hidden_states=True, output_attentions=True)
+    returned = (*output.hidden_states, *output.attentions)
+    for tensor in returned:
+        tensor.retain_grad()
+    output.logits[0].sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.any() for tensor in returned)
+    assert not any(state.grad[1].any() for state in output.hidden_states) or not masked
+
+
+def test_the_loss_of_accumulated_batches_is_that_of_one():
+    """Trainer passes the number of labels in all batches before an optimiser step."""
+    model = tiny_model(mask_padding=True)
+    input_ids, labels = byte_batch([90, 80, 70]), torch.tensor([1, 0, 4])
+    whole = model(input_ids, labels=labels).loss
+    parts = [
+        model(input_ids[rows], labels=labels[rows], num_items_in_batch=torch.tensor(3)).loss
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    assert relative_error(sum(parts), whole) <= TOLERANCE
 
 
 def test_losses_follow_the_labels():
@@ -83,9 +134,9 @@ def test_dropouts_act_in_training_only():
     input_ids = byte_batch([300])
     for name, rate in rates.items():
         model = tiny_model(**{name: rate})
-        assert torch.equal(model(input_ids).logits, model(input_ids).logits), name
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) <= TOLERANCE, name
         model.train()
-        assert not torch.equal(model(input_ids).logits, model(input_ids).logits), name
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) > TOLERANCE, name
     assert [layer.drop_path_rate for layer in tiny_model(drop_path_rate=0.3).byteformer.encoder.layers] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
@@ -98,8 +149,16 @@ def test_fresh_weights_are_sane():
     assert not embeddings.position_embeddings.requires_grad
     assert torch.allclose(positions[3, :2], torch.sin(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
     assert torch.allclose(positions[3, 32:34], torch.cos(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
-    tokens = embeddings.reduce(byte_batch([390]), None)
+    tokens = model(byte_batch([390]), output_hidden_states=[0]).hidden_states[0] - positions[:194]
     assert 0.5 < tokens.std() / embeddings.byte_embeddings.weight.std() < 2, "the convolution keeps the embeddings' scale"
+
+
+def test_an_embedding_without_padding_is_initialised_in_every_row():
+    model = tiny_model()
+    model.extra = torch.nn.Embedding(5, 32)
+    torch.nn.init.zeros_(model.extra.weight)
+    model._init_weights(model.extra)
+    assert model.extra.weight.any(1).all()
 
 
 def test_training_fits_a_batch():

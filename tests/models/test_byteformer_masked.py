@@ -3,7 +3,6 @@
 
 import random
 
-import pytest
 import torch
 from byteformer import ByteFormerForImageClassification
 from byteformer_helpers import PADDING, byte_batch, plain_twin, random_config, randomised, relative_error, tiny_model
@@ -19,27 +18,27 @@ def ragged(seed: int):
     return model, byte_batch(lengths, max(lengths) + pick.choice([0, 0, 9]), seed), lengths
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_rows_equal_their_single_runs(seed):
-    model, input_ids, lengths = ragged(seed)
-    with torch.set_grad_enabled(seed % 4 == 0):
-        batch = model(input_ids, output_hidden_states=True)
-        assert all(torch.isfinite(state).all() for state in (batch.logits, *batch.hidden_states))
-        for row, length in enumerate(lengths):
-            alone = model(input_ids[row : row + 1, :length], output_hidden_states=True)
-            assert relative_error(batch.logits[row], alone.logits[0]) <= TOLERANCE
-            for together, single in zip(batch.hidden_states, alone.hidden_states):
-                tokens = single.shape[1]
-                assert relative_error(together[row, :tokens], single[0]) <= TOLERANCE
-                assert not together[row, tokens:].any(), "nothing but zeros beyond the row's own tokens"
+def test_rows_equal_their_single_runs():
+    for seed in range(200):
+        model, input_ids, lengths = ragged(seed)
+        with torch.set_grad_enabled(seed % 4 == 0):
+            batch = model(input_ids, output_hidden_states=True)
+            assert relative_error(model(input_ids).logits, batch.logits) <= TOLERANCE, seed
+            for row, length in enumerate(lengths):
+                alone = model(input_ids[row : row + 1, :length], output_hidden_states=True)
+                assert relative_error(batch.logits[row], alone.logits[0]) <= TOLERANCE, (seed, row)
+                for together, single in zip(batch.hidden_states, alone.hidden_states):
+                    tokens = single.shape[1]
+                    assert relative_error(together[row, :tokens], single[0]) <= TOLERANCE, (seed, row)
+                    assert not together[row, tokens:].any(), "nothing but zeros beyond the row's own tokens"
 
 
-@pytest.mark.parametrize("seed", range(40))
 @torch.no_grad()
-def test_rows_equal_the_plain_implementation(seed):
-    model, input_ids, _ = ragged(seed)
-    outputs, expected = model(input_ids, output_attentions=seed % 2 == 0), plain_twin(model)(input_ids)
-    assert relative_error(outputs.logits, expected["logits"]) <= TOLERANCE
+def test_rows_equal_the_plain_implementation():
+    for seed in range(40):
+        model, input_ids, _ = ragged(seed)
+        outputs, expected = model(input_ids, output_attentions=seed % 2 == 0), plain_twin(model)(input_ids)
+        assert relative_error(outputs.logits, expected["logits"]) <= TOLERANCE, seed
 
 
 @torch.no_grad()
@@ -60,7 +59,7 @@ def test_the_ends_of_the_sequence_do_not_see_each_other():
         other = input_ids.clone()
         other[0, -1] = (other[0, -1] + 1) % 256
         before, after = model.byteformer(input_ids).last_hidden_state, model.byteformer(other).last_hidden_state
-        changed[masked] = not torch.equal(before[0, :8], after[0, :8])
+        changed[masked] = relative_error(after[0, :8], before[0, :8]) > TOLERANCE
     assert changed == {False: True, True: False}
 
 
@@ -73,7 +72,7 @@ def test_mask_and_padding_ids_say_the_same():
     mask = (input_ids != PADDING).long()
     hidden = input_ids.where(mask.bool(), torch.full_like(input_ids, 7))
     for ids, attention_mask in ((input_ids, mask), (hidden, mask), (hidden, mask.bool()), (input_ids.where(mask.bool(), torch.tensor(-1)), None)):
-        assert torch.equal(model(ids, attention_mask=attention_mask).logits, expected)
+        assert relative_error(model(ids, attention_mask=attention_mask).logits, expected) <= TOLERANCE
 
 
 @torch.no_grad()
@@ -88,7 +87,7 @@ def test_padding_anywhere_hides_the_tokens_it_touches():
         assert relative_error(together[row], model(input_ids[row : row + 1, :120]).logits[0]) <= TOLERANCE
     other = input_ids.clone()
     other[1, 25] = 0  # the window of token 12 begins at byte 24, so that byte 25 alone touches no real token
-    assert torch.equal(model(other).logits[1], together[1])
+    assert relative_error(model(other).logits[1], together[1]) <= TOLERANCE
 
 
 def test_gradients_reach_no_padding():

@@ -33,13 +33,13 @@ print(len(Counter.records), Counter.records)
 """
 
 
-@pytest.mark.skipif(modeling.flash_attention_obstacle() is None, reason="flash-attn can run here")
+@pytest.mark.skipif(modeling.flash_attention_obstacle("flash_attention_2") is None, reason="flash-attn can run here")
 def test_flash_attention_falls_back_to_sdpa_with_one_warning(tmp_path):
     code = f"FOLDER = {str(tmp_path)!r}\n{FALLBACK}"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("1 "), result.stdout
-    assert "flash_attention_2 cannot run here, using sdpa" in result.stdout
+    assert "flash attention cannot run here, using sdpa" in result.stdout
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def test_flash_attention_is_decided_again_at_each_call(monkeypatch):
     for layer in model.encoder.layers:
         assert layer.self_attn.config._attn_implementation == "flash_attention_2"
     assert torch.equal(model(clip()).last_hidden_state, expected)
-    assert "cpu" in modeling.flash_attention_obstacle(torch.zeros(1))
+    assert "cpu" in modeling.flash_attention_obstacle("flash_attention_2", torch.zeros(1))
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def test_flash_attention_gets_the_layout_and_scale_it_wants(monkeypatch):
     model = tiny_model()
     expected = model(clip()).last_hidden_state
     monkeypatch.setattr(modeling, "flash_attn_func", flash)
-    monkeypatch.setattr(modeling, "flash_attention_obstacle", lambda query=None: None)
+    monkeypatch.setattr(modeling, "flash_attention_obstacle", lambda *args: None)
     model.config._attn_implementation = "flash_attention_2"
     assert relative_error(model(clip()).last_hidden_state, expected) < 1e-5
 

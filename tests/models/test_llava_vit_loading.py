@@ -35,7 +35,7 @@ def test_saved_with_its_code_and_loaded_by_its_auto_class(auto_class, tmp_path):
     assert type(loaded).__module__.startswith("transformers_modules")
     for (name, ours), (_, theirs) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
-    assert torch.equal(loaded(clip())[0], model(clip())[0])
+    assert relative_error(loaded(clip())[0], model(clip())[0]) < 1e-5
 
 
 def test_config_json_holds_no_attention_settings(tmp_path):

@@ -33,10 +33,11 @@ def by_scipy(samples, rate=RATE):
 
 
 def converted(waveform, dtype):
-    """The published formulas."""
-    x = np.asarray(waveform, dtype=np.float64)
+    """The published formulas as torch computes them on a float32 waveform, but for int32 at 1.0, where a cast would wrap."""
+    x = torch.as_tensor(np.asarray(waveform, dtype=np.float32))
     scaled = {"uint8": (x + 1) * 255 / 2, "int16": x * (2**15 - 1), "int32": x * (2**31 - 1), "float32": x}[dtype]
-    return scaled.astype(dtype)
+    samples = scaled.to(getattr(torch, dtype)).numpy()
+    return np.where(x.numpy() == 1, 2**31 - 1, samples).astype(np.int32) if dtype == "int32" else samples
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -46,6 +47,31 @@ def test_bytes_are_those_of_a_standard_wav_file(dtype, waveform):
     assert sent(extractor, waveform, sampling_rate=RATE) == by_scipy(converted(waveform, dtype))
 
 
+def test_16_bit_speech_is_scaled_in_single_precision():
+    """In float32, 2**31 - 1 is 2**31: sample k of 16-bit speech becomes k * 65536 exactly. And x * 32767 is rounded before it is cut."""
+    speech = np.round(SPEECH * 2**15).astype(np.int16)
+    samples = np.frombuffer(sent(ByteFormerFeatureExtractor(sample_dtype="int32"), speech / np.float32(2**15)), "<i4", offset=44)
+    assert samples.tolist() == [int(sample) * 65536 for sample in speech]
+    left, right = np.random.default_rng(0).uniform(-1, 1, (2, RATE)).astype(np.float32)
+    expected = (torch.tensor(np.stack([left, right])).mean(dim=0) * 32767).to(torch.int16).numpy()
+    single = (((left.astype(np.float64) + right) / 2) * 32767).astype(np.int16)  # what double precision would give
+    assert (single != expected).any()
+    assert sent(ByteFormerFeatureExtractor(sample_dtype="int16"), np.stack([left, right])) == by_scipy(expected)
+
+
+@pytest.mark.parametrize("dtype, silence", [("uint8", 127), ("int16", 0), ("int32", 0), ("float32", 0.0)])
+def test_clips_are_cut_or_padded_to_the_recipes_length(dtype, silence):
+    extractor = ByteFormerFeatureExtractor(sample_dtype=dtype, num_samples=RATE)
+    for length in (1, 12345, RATE, RATE + 1, 3 * RATE):
+        clip = np.resize(SPEECH, length)
+        _, samples = scipy_wavfile.read(io.BytesIO(sent(extractor, clip)))
+        assert len(samples) == RATE
+        assert samples[:length].tolist() == converted(clip[:RATE], dtype).tolist()
+        assert (samples[length:] == silence).all()
+    assert sent(extractor, np.stack([SPEECH, SPEECH])) == sent(extractor, SPEECH)
+    assert sent(extractor, b"RIFF and so on") == b"RIFF and so on"  # a file stays as it is
+
+
 def test_an_odd_number_of_bytes_is_padded_to_an_even_file():
     data = sent(ByteFormerFeatureExtractor(sample_dtype="uint8"), EXTREMES[:5])
     assert struct.unpack("<I", data[4:8])[0] == len(data) - 8 and len(data) % 2 == 0
@@ -53,7 +79,7 @@ def test_an_odd_number_of_bytes_is_padded_to_an_even_file():
         assert file.readframes(100) == converted(EXTREMES[:5], "uint8").tobytes()
 
 
-@pytest.mark.parametrize("dtype, first, last", [("uint8", 0, 255), ("int16", -32767, 32767), ("int32", -(2**31 - 1), 2**31 - 1), ("float32", -1.0, 1.0)])
+@pytest.mark.parametrize("dtype, first, last", [("uint8", 0, 255), ("int16", -32767, 32767), ("int32", -(2**31), 2**31 - 1), ("float32", -1.0, 1.0)])
 def test_full_scale(dtype, first, last):
     rate, samples = scipy_wavfile.read(io.BytesIO(sent(ByteFormerFeatureExtractor(sampling_rate=8000, sample_dtype=dtype), [-1.0, 1.0])))
     assert (rate, samples.dtype, samples.tolist()) == (8000, dtype, [first, last])
@@ -109,9 +135,9 @@ def test_batches_are_padded_to_the_longest_with_256():
 
 
 def test_save_and_load_keep_every_argument(tmp_path):
-    ByteFormerFeatureExtractor(sampling_rate=8000, file_encoding="MP3", sample_dtype="uint8").save_pretrained(tmp_path)
+    ByteFormerFeatureExtractor(sampling_rate=8000, file_encoding="MP3", sample_dtype="uint8", num_samples=4000).save_pretrained(tmp_path)
     loaded = ByteFormerFeatureExtractor.from_pretrained(tmp_path)
-    assert (loaded.sampling_rate, loaded.file_encoding, loaded.sample_dtype) == (8000, "MP3", "uint8")
+    assert (loaded.sampling_rate, loaded.file_encoding, loaded.sample_dtype, loaded.num_samples) == (8000, "MP3", "uint8", 4000)
     assert ByteFormerFeatureExtractor.from_pretrained(tmp_path, file_encoding="WAV").file_encoding == "WAV"
     assert (tmp_path / "feature_extraction_byteformer.py").read_bytes() == (Path(__file__).parents[2] / "byteformer" / "feature_extraction_byteformer.py").read_bytes()
 
@@ -154,6 +180,10 @@ BAD_ARGUMENTS = {
     "dtype": ({"sample_dtype": "int24"}, "unknown sample_dtype 'int24'; accepted: uint8, int16, int32, float32"),
     "rate zero": ({"sampling_rate": 0}, "positive integer .Hz., got 0"),
     "rate a float": ({"sampling_rate": 16000.0}, "got 16000.0"),
+    "rate beyond any": ({"sampling_rate": 10**12}, "at most 10,000,000 .Hz., got 1000000000000"),
+    "no samples": ({"num_samples": 0}, "num_samples must be a positive integer, got 0"),
+    "samples a float": ({"num_samples": 1.5}, "got 1.5"),
+    "samples beyond any": ({"num_samples": 10**9}, "num_samples must be at most 33,554,432"),
     "unknown argument": ({"sample_rate": 16000}, "does not know sample_rate"),
 }
 
@@ -173,6 +203,13 @@ BAD_AUDIO = {
     "empty list": ([], "empty list"),
     "not a number": (np.array([0.0, np.nan]), "not finite"),
     "infinite": (torch.tensor([0.0, float("inf")]), "not finite"),
+    "beyond float32": (np.array([0.0, 1e300]), "beyond float32"),
+    "integers as floats": (np.array([0.0, 12345.0], np.float32), "reaches 12345; accepted: floats in"),
+    "ragged list": ([0.5, [0.5]], "cannot read a waveform: .*inhomogeneous"),
+    "words": (["0.5"], "no such file"),
+    "numbers beyond any float": ([0.5, 10**400], "waveform"),
+    "sparse tensor": (torch.zeros(3).to_sparse(), "sparse_coo tensor"),
+    "meta tensor": (torch.zeros(3, device="meta"), "a meta tensor"),
     "integers": (np.zeros(10, np.int16), "dtype int16; accepted: floats"),
     "integer tensor": (torch.zeros(10, dtype=torch.int16), "dtype int16"),
     "none": (None, "NoneType"),
@@ -205,6 +242,12 @@ BAD_WAV = {
     "RIFF of another kind": (b"RIFF\0\0\0\0AVI " + bytes(40), "not a WAV file"),
     "header only": (by_scipy(np.zeros(4, np.int16))[:44], "damaged WAV file: 16 bytes of format and 0 bytes"),
     "no format": (b"RIFF\0\0\0\0WAVEdata\x02\0\0\0ab", "damaged WAV file: 0 bytes of format"),
+    "samples cut short": (by_scipy(np.zeros(4, np.int16))[:50], "chunk b'data' claims 8 bytes and has 6"),
+    "samples without end": (by_scipy(np.zeros(4, np.int16))[:40] + b"\xff" * 4 + bytes(8), "claims 4,294,967,295 bytes and has 8"),
+    "file without end": (b"RIFF" + b"\xff" * 4 + by_scipy(np.zeros(4, np.int16))[8:], "claims 4,294,967,295 bytes and has 52"),
+    "fewer samples than there are": (by_scipy(np.zeros(400, np.int16))[:40] + b"\x02\0\0\0" + bytes([9]) * 800, "chunk b'.*' claims"),
+    "six channels": (by_scipy(np.zeros((4, 6), np.int16)), "6 channels at 16000 Hz; accepted: 1 or 2"),
+    "no rate": (by_scipy(np.zeros(4, np.int16), 0), "at 0 Hz; accepted"),
     "compressed": (by_scipy(np.zeros(4, np.int16)).replace(b"\x10\0\0\0\x01\0", b"\x10\0\0\0\x11\0"), "format 17 with 16 bits"),
 }
 

@@ -21,7 +21,7 @@ def prepared(image, size=256, crop=224):
     width, height = image.size
     scale = size / min(width, height)
     image = image.resize((int(width * scale), size) if width > height else (size, int(height * scale)), Image.Resampling.BICUBIC)
-    left, top = round((image.width - crop) / 2), round((image.height - crop) / 2)
+    left, top = (image.width - crop) // 2, (image.height - crop) // 2
     return image.crop((left, top, left + crop, top + crop))
 
 
@@ -237,16 +237,42 @@ def test_layout_can_be_said_where_the_shape_does_not_tell():
     assert sent(processor, cube, input_data_format="channels_first") == first == sent(processor, torch.tensor(cube))
 
 
-@pytest.mark.parametrize("shape", [(10, 21), (21, 10), (5, 5), (9, 9), (300, 7)])
+@pytest.mark.parametrize("shape", [(10, 21), (21, 10), (12, 20), (5, 5), (9, 9), (300, 7)])
 def test_crop_is_central_and_pads_small_images_with_black(shape):
     pixels = np.random.default_rng(0).integers(1, 256, (*shape, 3), dtype=np.uint8)
     out = ids(ByteFormerImageProcessor(file_encoding="fHWC", do_resize=False, crop_size=9), pixels)[0].reshape(9, 9, 3)
     height, width = (min(side, 9) for side in shape)
     top, left = (9 - height) // 2, (9 - width) // 2
     inside = out[top : top + height, left : left + width]
-    y, x = (round((side - 9) / 2) if side > 9 else 0 for side in shape)
+    y, x = ((side - 9) // 2 if side > 9 else 0 for side in shape)
     assert (inside == pixels[y : y + height, x : x + width]).all()
     assert (out == 0).sum() == (81 - height * width) * 3
+
+
+def test_of_an_odd_margin_the_smaller_half_goes_before_the_crop():
+    """500 x 334 becomes 383 x 256, whose margins are 159 and 32: 79 columns and 16 rows before, 80 and 16 after."""
+    columns = np.broadcast_to(np.arange(500) % 250, (334, 500)).astype(np.uint8)
+    photo = Image.fromarray(np.stack([columns, np.flip(columns, 1), columns], axis=-1))
+    resized = photo.resize((383, 256), Image.Resampling.BICUBIC)
+    rows = [[resized.getpixel((79 + x, 16 + y)) for x in range(224)] for y in range(224)]
+    assert (383 - 79 - 224, 256 - 16 - 224) == (80, 16)
+    assert sent(ByteFormerImageProcessor(file_encoding="fHWC"), photo) == np.array(rows, dtype=np.uint8).tobytes()
+    for margin in range(9):
+        strip = np.arange(1, 6 + margin, dtype=np.uint8)[None].repeat(5, axis=0)
+        kept_columns = ids(ByteFormerImageProcessor(file_encoding="fHWC", do_resize=False, crop_size=5), strip)[0].reshape(5, 5, 3)[0, :, 0]
+        before, after = kept_columns[0] - 1, 5 + margin - kept_columns[-1]
+        assert before + after == margin and after - before in (0, 1)
+
+
+def test_the_filter_of_resizing_is_pillows(tmp_path):
+    for name, number in (("nearest", 0), ("lanczos", 1), ("bilinear", 2), ("bicubic", 3), ("box", 4), ("hamming", 5)):
+        expected = CHINA.resize((40, 30), number).tobytes()
+        for given in (name, number, Image.Resampling(number)):
+            processor = ByteFormerImageProcessor(file_encoding="fHWC", size=(30, 40), do_center_crop=False, resample=given)
+            assert sent(processor, CHINA) == expected
+        processor.save_pretrained(tmp_path)
+        assert ByteFormerImageProcessor.from_pretrained(tmp_path).resample == number
+    assert ByteFormerImageProcessor().resample == 3
 
 
 @pytest.mark.parametrize("size, expected", [(64, (96, 64)), ({"shortest_edge": 64}, (96, 64)), ([50, 70], (70, 50)), ({"height": 50, "width": 70}, (70, 50))])
@@ -340,6 +366,13 @@ BAD_ARGUMENTS = {
     "size keys": ({"size": {"longest_edge": 3}}, "shortest_edge"),
     "crop keys": ({"crop_size": {"shortest_edge": 3}}, "height"),
     "flag": ({"do_resize": "yes"}, "do_resize must be True or False, got 'yes'"),
+    "filter": ({"resample": "cubic"}, "lanczos \\(1\\).*got 'cubic'"),
+    "filter number": ({"resample": 9}, "got 9"),
+    "window beyond any input": ({"byte_order_window": 500_000_000}, "byte_order_window must be at most 33,554,432, got 500000000"),
+    "size beyond any image": ({"size": 20000}, "size has 20000 x 20000 pixels; accepted: at most"),
+    "crop beyond any image": ({"crop_size": [10**9, 10**9]}, "at most 33,554,432"),
+    "noise beyond 32 bits": ({"noise_range": [0, 10**30]}, "modulo 256"),
+    "text without end": ({"byte_order": "x" * 10**6}, "unknown byte_order 'xxx.*accepted"),
     "unknown argument": ({"file_enconding": "PNG"}, "does not know file_enconding; known: do_resize"),
 }
 

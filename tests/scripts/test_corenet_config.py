@@ -1,6 +1,7 @@
 """CoreNet experiment files, nested and flat, image and audio: each gives the configuration and processor that it describes."""
 
 import pytest
+import torch
 
 from byteformer import ByteFormerConfig, ByteFormerFeatureExtractor, ByteFormerImageProcessor
 from hubtools.assembly.corenet_config import read_corenet_config
@@ -43,6 +44,7 @@ model.classification.byteformer.max_num_tokens: 50000
 model.activation.name: gelu
 image_augmentation.resize.enable: true
 image_augmentation.resize.size: 256
+image_augmentation.resize.interpolation: bicubic
 image_augmentation.center_crop.enable: true
 image_augmentation.center_crop.size: 224
 image_augmentation.pil_save.enable: true
@@ -57,7 +59,7 @@ model:
     byteformer.mode: tiny
     byteformer: {conv_kernel_size: 32, max_num_tokens: 50000}
 model.activation: {name: gelu}
-image_augmentation.resize: {enable: true, size: 256}
+image_augmentation.resize: {enable: true, size: 256, interpolation: bicubic}
 image_augmentation:
   center_crop.enable: true
   center_crop.size: 224
@@ -68,7 +70,7 @@ image_augmentation:
 OBFUSCATION = """
 model: {classification: {name: byteformer, n_classes: 1000, byteformer: {mode: tiny, conv_kernel_size: 32, max_num_tokens: 50000}}, activation: {name: gelu}}
 image_augmentation:
-  resize: {enable: true, size: 256}
+  resize: {enable: true, size: 256, interpolation: bicubic}
   center_crop: {enable: true, size: 224}
   pil_save: {enable: true, file_encoding: fHWC}
   random_uniform: {enable: true, width_range: [-20, 20]}
@@ -79,7 +81,7 @@ CAMERA = """
 model.classification: {name: byteformer, n_classes: 1000}
 model.classification.byteformer: {mode: tiny, conv_kernel_size: 4, max_num_tokens: 50000}
 model.activation.name: gelu
-image_augmentation: {resize: {enable: true, size: 256}, center_crop: {enable: true, size: 224}, pil_save: {enable: true, file_encoding: fHWC}}
+image_augmentation: {resize: {enable: true, size: 256, interpolation: bicubic}, center_crop: {enable: true, size: 224}, pil_save: {enable: true, file_encoding: fHWC}}
 image_augmentation.mask_positions: {enable: true, keep_frac: 0.05}
 """
 
@@ -134,6 +136,7 @@ model:
   activation: {name: gelu}
 audio_augmentation:
   noise: {enable: true, levels: [0, -15]}
+  set_fixed_length: {enable: true}
   torchaudio_save: {enable: true, format: wav, encoding_dtype: float32}
 """
 
@@ -149,12 +152,38 @@ model.classification.byteformer.max_num_tokens: 50000
 model.activation.name: gelu
 audio_augmentation.torchaudio_save.enable: true
 audio_augmentation.torchaudio_save.format: mp3
+audio_augmentation.set_fixed_length: {enable: true, length: 16000}
 """
 
 AUDIO_INT16_MIXED = """
 model: {audio_classification: , classification: {byteformer: {window_sizes: [64]}}}
 audio_augmentation.torchaudio_save: {enable: true, encoding_dtype: int16}
 """
+
+DEFAULTS = """
+model: {classification: {name: byteformer, byteformer: {norm_layer: layer_norm_fp32}}, activation: {name: leaky_relu}}
+image_augmentation:
+  resize: {enable: true}
+  center_crop: {enable: true, size: [192]}
+  pil_save: {enable: true}
+  shuffle_bytes: {enable: true}
+  mask_positions: {enable: true}
+  random_uniform: {enable: true}
+"""
+
+EXPLICIT = """
+model: {classification: {name: byteformer}, activation: {name: leaky_relu, neg_slope: 0.2}}
+image_augmentation:
+  resize: {enable: true, size: [250, 300], interpolation: nearest}
+  center_crop: {enable: true, size: [192, 200]}
+"""
+
+AUDIO_LENGTH = """
+model: {audio_classification: {name: byteformer}, classification: {name: byteformer}, activation: {name: hard_swish}}
+audio_augmentation: {set_fixed_length: {enable: true, length: 8000}}
+"""
+
+AUDIO_LENGTH_OFF = AUDIO_LENGTH.replace("enable: true", "enable: false")
 
 MINIMAL = "model: {classification: {name: byteformer}}"
 
@@ -205,14 +234,31 @@ CASES = {
         },
         AS_GIVEN,
     ),
-    "audio wav": (AUDIO_WAV, True, {**RELEASED, "conv_kernel_size": 32, "num_labels": 12}, {"file_encoding": "WAV", "sample_dtype": "float32"}),
+    "audio wav": (AUDIO_WAV, True, {**RELEASED, "conv_kernel_size": 32, "num_labels": 12}, {"file_encoding": "WAV", "sample_dtype": "float32", "num_samples": 16000}),
     "audio mp3, flat": (
         AUDIO_MP3_FLAT,
         True,
         {**RELEASED, "conv_kernel_size": 4, "window_sizes": [32], "window_shifts": [0] * 12, "num_labels": 12},
-        {"file_encoding": "MP3"},
+        {"file_encoding": "MP3", "num_samples": 16000},
     ),
     "audio int16, mixed": (AUDIO_INT16_MIXED, True, {**TINY, "window_sizes": [64], "hidden_act": "relu", "num_labels": 1000}, {"sample_dtype": "int16"}),
+    "what CoreNet takes for absent keys": (
+        DEFAULTS,
+        False,
+        {**TINY, "hidden_act": "leaky_relu", "leaky_relu_slope": 0.1, "num_labels": 1000},
+        {
+            "do_resize": True, "size": 256, "resample": "bilinear", "do_center_crop": True, "crop_size": 192, "file_encoding": "TIFF", "quality": 100,
+            "byte_order": "reverse", "byte_order_stride": 1024, "byte_order_window": 1024, "keep_fraction": 0.5, "noise_range": [-5, 5],
+        },
+    ),
+    "explicit sizes and slope": (
+        EXPLICIT,
+        False,
+        {**TINY, "hidden_act": "leaky_relu", "leaky_relu_slope": 0.2, "num_labels": 1000},
+        {"do_resize": True, "size": [250, 300], "resample": 0, "do_center_crop": True, "crop_size": [192, 200]},
+    ),
+    "audio of half a second": (AUDIO_LENGTH, True, {**TINY, "hidden_act": "hardswish", "num_labels": 1000}, {"num_samples": 8000}),
+    "audio of any length": (AUDIO_LENGTH_OFF, True, {**TINY, "hidden_act": "hardswish", "num_labels": 1000}, {}),
     "minimal": (MINIMAL, False, {**TINY, "hidden_act": "relu", "num_labels": 1000}, AS_GIVEN),
 }
 
@@ -266,7 +312,15 @@ BAD = {
     "unknown encoding": ("{model.classification.name: byteformer, image_augmentation.pil_save: {enable: true, file_encoding: WEBP}}", "WEBP"),
     "unknown audio format": ("{model.classification.name: byteformer, model.audio_classification.name: byteformer, audio_augmentation.torchaudio_save: {enable: true, format: flac}}", "FLAC"),
     "unknown byte order": ("{model.classification.name: byteformer, image_augmentation.shuffle_bytes: {enable: true, mode: sideways}}", "sideways"),
-    "byte order without a mode": ("{model.classification.name: byteformer, image_augmentation.shuffle_bytes: {enable: true}}", "shuffle_bytes.mode is missing"),
+    "an activation with weights": ("{model.classification.name: byteformer, model.activation.name: prelu}", "'prelu'; accepted: gelu"),
+    "an activation of another type": ("{model.classification.name: byteformer, model.activation.name: [gelu]}", "['gelu']; accepted: gelu"),
+    "a slope in words": ("{model.classification.name: byteformer, model.activation: {name: leaky_relu, neg_slope: steep}}", "leaky_relu_slope must be a finite number"),
+    "another norm": ("model.classification: {name: byteformer, byteformer: {norm_layer: rms_norm}}", "norm_layer is 'rms_norm'; accepted: layer_norm"),
+    "unknown filter": ("{model.classification.name: byteformer, image_augmentation.resize: {enable: true, interpolation: cubist}}", "'cubist'"),
+    "a length in words": (
+        "{model.classification.name: byteformer, model.audio_classification.name: byteformer, audio_augmentation.set_fixed_length: {enable: true, length: long}}",
+        "num_samples must be a positive integer, got 'long'",
+    ),
     "enable is not a flag": ("{model.classification.name: byteformer, image_augmentation.resize: {enable: 'often'}}", "'often'"),
     "a key twice": ("model: {classification: {name: byteformer, n_classes: 10}, classification.n_classes: 12}", "twice: 10 and 12"),
     "classes not a number": ("model.classification: {name: byteformer, n_classes: many}", "'many'"),
@@ -287,6 +341,15 @@ def test_bad_file_is_one_clear_error(name, tmp_path):
     with pytest.raises(UserError) as error:
         read_corenet_config(path)
     assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_leaky_relu_has_the_slope_of_the_file(tmp_path):
+    """Negative inputs of the first feed-forward block come out at a tenth, as CoreNet computes them, not at torch's hundredth."""
+    recipe = recipe_from("leaky", read_corenet_config(write(tmp_path, DEFAULTS)))
+    activation = recipe.build_model().byteformer.encoder.layers[0].mlp.activation
+    assert torch.allclose(activation(torch.tensor([-3.0, 0.0, 2.0])), torch.tensor([-0.3, 0.0, 2.0]))
+    again = ByteFormerConfig.from_dict(recipe.build_config().to_dict())
+    assert again.leaky_relu_slope == 0.1
 
 
 def test_missing_and_binary_files_are_errors(tmp_path):

@@ -2,7 +2,7 @@
 
 Keys may be nested, flat with dots, or both at once. Only what inference needs is read: the model, and the steps from an image
 or a waveform to bytes. A step counts only where its block says `enable: true`; training-only blocks play no part. What a file
-leaves out has CoreNet's default; those that differ from ByteFormerConfig's are named below.
+leaves out has CoreNet's default; those that differ from the classes' own are named below.
 """
 
 import logging
@@ -21,6 +21,12 @@ RENAMED = {
     "dropout": "hidden_dropout_prob",
     "stochastic_dropout": "drop_path_rate",
 }
+NORMS = ("layer_norm", "layer_norm_fp32")  # the same at inference
+# CoreNet's names of activations -> transformers'. Those that are missing have no counterpart, or weights of their own.
+ACTIVATIONS = {
+    **{name: name for name in ("gelu", "leaky_relu", "relu", "relu6", "sigmoid", "swish", "tanh")},
+    "hard_swish": "hardswish",
+}
 BYTE_STEPS = ("shuffle_bytes", "mask_positions", "random_uniform", "byte_permutation")
 PER_LAYER = ("window_shifts", "downsample")
 MODEL_NAMES = ("byteformer",)
@@ -30,6 +36,12 @@ DEFAULT_LAYERS = 12  # the lists of the configuration's defaults have so many en
 DEFAULT_MODE = "tiny"
 DEFAULT_ACTIVATION = "relu"
 DEFAULT_CLASSES = 1000
+DEFAULT_SLOPE = 0.1
+DEFAULT_INTERPOLATION = "bilinear"
+DEFAULT_BYTE_ORDER = "reverse"
+DEFAULT_KEPT = 0.5
+DEFAULT_NOISE = [-5, 5]
+DEFAULT_CLIP = 16000
 
 
 def read_corenet_config(path: Any) -> Dict[str, Any]:
@@ -104,13 +116,6 @@ def is_enabled(settings: Mapping[str, Any], block: str, path: str) -> bool:
     return value
 
 
-def required(settings: Mapping[str, Any], key: str, path: str) -> Any:
-    value = get(settings, key)
-    if value is None:
-        raise UserError(f"{path}: {key} is missing, though its block is enabled")
-    return value
-
-
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +143,8 @@ def read_model(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     for key, name in RENAMED.items():
         if get(settings, f"{MODEL}.{key}") is not None:
             config[name] = settings[f"{MODEL}.{key}"]
-    config["hidden_act"] = read_activation(settings, path)
+    config.update(read_activation(settings, path))
+    check_norm(settings, path)
     config["num_labels"] = get(settings, "model.classification.n_classes", DEFAULT_CLASSES)
     if not isinstance(config["num_labels"], int) or isinstance(config["num_labels"], bool) or config["num_labels"] < 1:
         raise UserError(f"{path}: model.classification.n_classes must be a positive integer, got {config['num_labels']!r}")
@@ -148,13 +154,19 @@ def read_model(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     return config
 
 
-def read_activation(settings: Mapping[str, Any], path: str) -> str:
-    from transformers.activations import ACT2FN
-
+def read_activation(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     name = get(settings, "model.activation.name", DEFAULT_ACTIVATION)
-    if name not in ACT2FN:
-        raise UserError(f"{path}: model.activation.name is {name!r}; accepted: {', '.join(sorted(ACT2FN))}")
-    return name
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise UserError(f"{path}: model.activation.name is {name!r}; accepted: {', '.join(ACTIVATIONS)}")
+    if name == "leaky_relu":
+        return {"hidden_act": name, "leaky_relu_slope": get(settings, "model.activation.neg_slope", DEFAULT_SLOPE)}
+    return {"hidden_act": ACTIVATIONS[name]}
+
+
+def check_norm(settings: Mapping[str, Any], path: str) -> None:
+    name = get(settings, f"{MODEL}.norm_layer", NORMS[0])
+    if name not in NORMS:
+        raise UserError(f"{path}: {MODEL}.norm_layer is {name!r}; accepted: {', '.join(NORMS)}")
 
 
 def check_layers(config: Mapping[str, Any], mode: str, path: str) -> None:
@@ -175,7 +187,7 @@ def reduce_shifts(config: Dict[str, Any]) -> None:
 
 
 def report_ignored(settings: Mapping[str, Any], path: str) -> None:
-    known = {f"{MODEL}.{key}" for key in ("mode", *SAME_NAME, *RENAMED)}
+    known = {f"{MODEL}.{key}" for key in ("mode", "norm_layer", *SAME_NAME, *RENAMED)}
     ignored = sorted(key for key in settings if key.startswith(f"{MODEL}.") and key not in known)
     if ignored:
         logger.warning("%s: ignored, unknown here: %s", path, ", ".join(ignored))
@@ -189,18 +201,19 @@ def read_image_steps(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     block = "image_augmentation"
     processor: Dict[str, Any] = {"do_resize": False, "do_center_crop": False}
     if is_enabled(settings, f"{block}.resize", path):
-        processor.update(do_resize=True, **chosen(settings, f"{block}.resize", {"size": "size"}))
+        processor.update(do_resize=True, resample=get(settings, f"{block}.resize.interpolation", DEFAULT_INTERPOLATION))
+        processor.update(read_size(settings, f"{block}.resize", "size"))
     if is_enabled(settings, f"{block}.center_crop", path):
-        processor.update(do_center_crop=True, **chosen(settings, f"{block}.center_crop", {"size": "crop_size"}))
+        processor.update(do_center_crop=True, **read_size(settings, f"{block}.center_crop", "crop_size"))
     if is_enabled(settings, f"{block}.pil_save", path):
         processor.update(chosen(settings, f"{block}.pil_save", {"file_encoding": "file_encoding", "quality": "quality"}))
     if is_enabled(settings, f"{block}.shuffle_bytes", path):
-        processor["byte_order"] = required(settings, f"{block}.shuffle_bytes.mode", path)
+        processor["byte_order"] = get(settings, f"{block}.shuffle_bytes.mode", DEFAULT_BYTE_ORDER)
         processor.update(chosen(settings, f"{block}.shuffle_bytes", {"stride": "byte_order_stride", "window_size": "byte_order_window"}))
     if is_enabled(settings, f"{block}.mask_positions", path):
-        processor["keep_fraction"] = required(settings, f"{block}.mask_positions.keep_frac", path)
+        processor["keep_fraction"] = get(settings, f"{block}.mask_positions.keep_frac", DEFAULT_KEPT)
     if is_enabled(settings, f"{block}.random_uniform", path):
-        processor["noise_range"] = required(settings, f"{block}.random_uniform.width_range", path)
+        processor["noise_range"] = get(settings, f"{block}.random_uniform.width_range", DEFAULT_NOISE)
     if is_enabled(settings, f"{block}.byte_permutation", path):
         processor["permute_bytes"] = True
     return processor
@@ -211,13 +224,23 @@ def read_audio_steps(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     image_only = [name for name in BYTE_STEPS if is_enabled(settings, f"image_augmentation.{name}", path)]
     if image_only:
         raise UserError(f"{path} is an audio experiment, but enables image_augmentation.{', '.join(image_only)}; the feature extractor has no such step")
+    processor: Dict[str, Any] = {}
+    if is_enabled(settings, "audio_augmentation.set_fixed_length", path):
+        processor["num_samples"] = get(settings, "audio_augmentation.set_fixed_length.length", DEFAULT_CLIP)
     block = "audio_augmentation.torchaudio_save"
-    if not is_enabled(settings, block, path):
-        return {}
-    processor = chosen(settings, block, {"format": "file_encoding", "encoding_dtype": "sample_dtype"})
+    if is_enabled(settings, block, path):
+        processor.update(chosen(settings, block, {"format": "file_encoding", "encoding_dtype": "sample_dtype"}))
     if "file_encoding" in processor:
         processor["file_encoding"] = str(processor["file_encoding"]).upper()
     return processor
+
+
+def read_size(settings: Mapping[str, Any], block: str, name: str) -> Dict[str, Any]:
+    """A block's size under the processor's name; a list of one number means that number."""
+    size = get(settings, f"{block}.size")
+    if isinstance(size, list) and len(size) == 1:
+        size = size[0]
+    return {} if size is None else {name: size}
 
 
 def chosen(settings: Mapping[str, Any], block: str, names: Mapping[str, str]) -> Dict[str, Any]:

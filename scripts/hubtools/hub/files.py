@@ -1,6 +1,7 @@
 """The files of a local folder and of a Hub repository as paths and hashes, and the difference between the two."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional
@@ -34,7 +35,7 @@ def hash_file(path: Path) -> Hashes:
     size = path.stat().st_size
     # git hashes "blob <size>\0" before the content.
     sha1, sha256 = hashlib.sha1(b"blob %d\0" % size), hashlib.sha256()
-    with open(path, "rb") as file, byte_bar(size, f"hashing {path.name}") as advance:
+    with open(path, "rb") as file, byte_bar(f"hashing {path.name}", size) as advance:
         while chunk := file.read(CHUNK):
             sha1.update(chunk)
             sha256.update(chunk)
@@ -50,19 +51,46 @@ def local_paths(folder: Path) -> List[Path]:
     """The paths of `folder` that belong on the Hub, relative to it and sorted. Hidden files and bytecode never do.
 
     Raises:
-        UserError: If something in the folder is neither file nor folder, or a link that leads nowhere.
+        UserError: If something in the folder is neither file nor folder, cannot be listed, or is a link that leads
+            nowhere, to a folder, out of the folder, or to something hidden: what lies there was never meant to be published.
     """
     found = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.is_dir() or is_hidden(relative):
-            continue
-        if not path.is_file():
-            raise UserError(f"{path} is neither a file nor a folder (a broken link?); accepted: files")
-        found.append(relative)
+    for parent, folders, files in os.walk(folder, onerror=_refuse_listing):
+        here = Path(parent).relative_to(folder)
+        for path in (here / name for name in [*folders, *files]):
+            if is_hidden(path):
+                continue
+            check_path(folder, path)
+            if (folder / path).is_dir():
+                continue
+            if not (folder / path).is_file():
+                raise UserError(f"{folder / path} is neither a file nor a folder (a broken link?); accepted: files")
+            found.append(path)
+        folders[:] = [name for name in folders if not is_hidden(Path(name))]
     if not found:
         raise UserError(f"{folder} holds no file to upload")
-    return found
+    return sorted(found)
+
+
+def _refuse_listing(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+
+def check_path(folder: Path, path: Path) -> None:
+    """Refuses `folder / path` where a link, itself or on the way to it, leads to anything but a visible file of `folder`. Opens nothing."""
+    asked, root = folder / path, folder.resolve()
+    try:
+        target = asked.resolve()
+    except (OSError, RuntimeError) as error:  # links that lead to one another; RuntimeError before Python 3.13
+        raise UserError(f"{asked} is a link that leads nowhere; accepted: files") from error
+    if target == root / path:
+        return
+    if not target.is_relative_to(root):
+        raise UserError(f"{asked} is a link that leads out of the folder, to {target}; accepted: files (copy it in, if it is meant to be published)")
+    if is_hidden(target.relative_to(root)):
+        raise UserError(f"{asked} is a link to {target}, which is hidden and never published; accepted: files")
+    if target.is_dir():
+        raise UserError(f"{asked} is a link to a folder; accepted: files, and folders themselves")
 
 
 def skipped_paths(folder: Path) -> List[str]:

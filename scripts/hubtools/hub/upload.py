@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional
 
 from ..errors import UserError
 from .client import hub_errors, open_hub, with_retries
-from .files import ContentDiffers, Hashes, differences, remote_files, same_content
+from .files import ContentDiffers, Hashes, check_path, differences, remote_files, same_content
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -122,6 +122,8 @@ def find_pull_request(api: "HfApi", local: Dict[str, Hashes], target: Target) ->
 def commit_plan(api: "HfApi", folder: Path, plan: Plan, target: Target):
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    for path in plan.add:  # looked at when the hashes were taken; what has become a link since then is not followed either
+        check_path(folder, Path(path))
     operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(folder / path)) for path in plan.add]
     operations += [CommitOperationDelete(path_in_repo=path) for path in plan.delete]
     return api.create_commit(

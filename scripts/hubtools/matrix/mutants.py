@@ -50,7 +50,7 @@ MUTANTS = (
         *_LLAVA,
         (("nn.init.normal_(module.weight, mean=0.0, std=std)", "module.weight.data.normal_(mean=0.0, std=std)", 1),),
     ),
-    Mutant("llavavit: post_init left out", *_LLAVA, (("        self.post_init()\n", "", 2),)),
+    Mutant("llavavit: post_init left out", *_LLAVA, (("        self.post_init()\n", "", 3),)),
     Mutant("llavavit: only the old flash-attention flag", *_LLAVA, (("    _supports_flash_attn = True\n", "", 1),)),
     Mutant(
         "byteformer: .data.normal_() in _init_weights",
