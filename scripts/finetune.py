@@ -9,6 +9,8 @@
 A run that was killed goes on from its last checkpoint when the same command is given again.
 """
 
+from hubtools import isolation  # first: see there
+
 import shlex
 import shutil
 import sys

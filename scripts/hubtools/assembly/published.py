@@ -1,24 +1,27 @@
 """Recipes read off a folder's own config.json: published `onevision_encoder` repositories, and Hub folders like ours."""
 
-import json
+import os
 from pathlib import Path
 from typing import Any, Dict
 
-from huggingface_hub import metadata_load
 from transformers import PretrainedConfig
 
-from ..errors import UserError
+from ..errors import UserError, shown, some
+from ..foreign import schema
+from ..foreign.documents import read_front_matter
+from ..foreign.files import read_json_object
 from ..packages import PACKAGES, Package
-from .recipes import CARD_KEYS, Recipe, config_keys, recipe_from
+from .recipes import Recipe, config_keys, recipe_from
 
 # Foreign model types whose weights and configuration ours take as they are.
 ALIASES = {"onevision_encoder": "llava_vit"}
 # Keys of foreign configurations that take no part in the computation.
 INERT_KEYS = ("rope_temporal_size",)
+COPIED_FROM_CARDS = ("license", "license_name", "license_link", "base_model", "language")
 
 
 def has_config(path: Path) -> bool:
-    return path.is_dir() and (path / "config.json").is_file()
+    return path.is_dir() and os.path.lexists(path / "config.json")
 
 
 def recipe_from_folder(folder: Path) -> Recipe:
@@ -27,12 +30,9 @@ def recipe_from_folder(folder: Path) -> Recipe:
     Raises:
         UserError: not JSON, another model, or settings that ours do not know (they might change what is computed).
     """
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model_type = content.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{folder / 'config.json'} is not a configuration: {error}") from error
-    package = _package_of(model_type, folder)
+    content = read_json_object(folder / "config.json")
+    package = _package_of(content.get("model_type"), folder)
+    schema.check_config_file(content, package, str(folder / "config.json"))
     architecture = _architecture(content, package)
     return recipe_from(
         folder.resolve().name,
@@ -48,10 +48,10 @@ def recipe_from_folder(folder: Path) -> Recipe:
 
 def _package_of(model_type: Any, folder: Path) -> Package:
     for package in PACKAGES.values():
-        if package.model_type == ALIASES.get(model_type, model_type):
+        if isinstance(model_type, str) and package.model_type == ALIASES.get(model_type, model_type):
             return package
     known = [package.model_type for package in PACKAGES.values()] + list(ALIASES)
-    raise UserError(f"{folder / 'config.json'} is of model type {model_type!r}; accepted: {', '.join(known)}")
+    raise UserError(f"{folder / 'config.json'} is of model type {shown(model_type)}; accepted: {', '.join(known)}")
 
 
 def _architecture(content: Dict[str, Any], package: Package) -> str:
@@ -66,7 +66,7 @@ def _own_settings(content: Dict[str, Any], package: Package, folder: Path, label
     general = set(PretrainedConfig().to_dict()) | {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", *INERT_KEYS}
     unknown = sorted(set(content) - known - general)
     if unknown:
-        raise UserError(f"{folder / 'config.json'} has settings that {package.name} does not know: {', '.join(unknown)}; give a recipe to decide without them")
+        raise UserError(f"{folder / 'config.json'} has settings that {package.name} does not know: {some(map(shown, unknown))}; give a recipe to decide without them")
     settings = {key: value for key, value in content.items() if key in known - labels}
     if labelled and content.get("id2label"):
         settings["id2label"] = {int(index): label for index, label in content["id2label"].items()}
@@ -77,9 +77,9 @@ def _own_settings(content: Dict[str, Any], package: Package, folder: Path, label
 def _processor_settings(folder: Path, package: Package) -> Dict[str, Any]:
     """The settings of a processor that is code of ours; LLaVA-ViT's follow from the configuration."""
     path = folder / "preprocessor_config.json"
-    if not package.processors or not path.is_file():
+    if not package.processors or not path.exists():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json_object(path)
     bookkeeping = {"auto_map", "image_processor_type", "feature_extractor_type", "processor_class"}
     return {key: value for key, value in content.items() if key not in bookkeeping}
 
@@ -87,5 +87,7 @@ def _processor_settings(folder: Path, package: Package) -> Dict[str, Any]:
 def _card_of(folder: Path) -> Dict[str, Any]:
     """What the folder's own card states of licence and origin."""
     readme = folder / "README.md"
-    stated = (metadata_load(readme) or {}) if readme.is_file() else {}
-    return {key: stated[key] for key in ("license", "license_name", "license_link", "base_model", "language") if key in CARD_KEYS and stated.get(key)}
+    stated = read_front_matter(readme) if os.path.lexists(readme) else {}
+    card = {key: stated[key] for key in COPIED_FROM_CARDS if stated.get(key) is not None}
+    schema.check(card, schema.CARD, f"the front matter of {readme}")
+    return card

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional
 
 from ..errors import UserError
+from ..isolation import isolated_command
 from ..packages import PACKAGES, ROOT
 from .check import FAIL, SKIP, Check, CheckList
 
@@ -25,20 +25,13 @@ def run_isolated(job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, ob
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN_SETTINGS)}
     home = tempfile.mkdtemp(prefix="hf_home-", dir=workdir)
     environment.update(HF_HOME=home, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error", PYTHONDONTWRITEBYTECODE="1")
-    # Isolated mode (-I) ignores user-site and PYTHONPATH, where torch may live: libraries are passed on, nothing else.
-    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    start = (
-        f"import sys; sys.path += [p for p in {libraries!r} if p not in sys.path]; sys.path.insert(0, {str(HERE)!r}); "
-        "from probes.folder import main; del sys.path[0]; main()"
-    )
     job = {**job, "hidden_paths": [str(ROOT), str(SCRIPTS)], "hidden_modules": [*PACKAGES, "hubtools"]}
-    return _run([sys.executable, "-I", "-c", start], job, checks, workdir, environment, workdir)
+    return _run(isolated_command("probes.folder", libraries_only=True, code=str(HERE)), job, checks, workdir, environment, workdir)
 
 
 def run_beside(probe: str, job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, object]:
-    """Runs a probe that uses this repository, in the caller's own environment and working directory."""
-    path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
-    return _run([sys.executable, "-m", f"{__package__}.probes.{probe}"], job, checks, workdir, {**os.environ, "PYTHONPATH": path}, None)
+    """Runs a probe that uses this repository, in the caller's own environment and working directory, neither of which is on its path."""
+    return _run(isolated_command(f"{__package__}.probes.{probe}"), job, checks, workdir, dict(os.environ), None)
 
 
 def _run(command: List[str], job: Mapping, checks: CheckList, workdir: Path, environment: Dict[str, str], cwd: Optional[Path]) -> Dict[str, object]:
