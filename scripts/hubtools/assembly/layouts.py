@@ -6,13 +6,16 @@ for a layer number, `{p}` for `weight` or `bias`. Templates read in both directi
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
 from ..errors import UserError, some
 from ..packages import PACKAGES
 
+LONGEST_NAME, MOST_NUMBERS = 300, 4  # of a tensor: no layout has longer names, or more numbers in one
 PLACEHOLDERS = {"{i}": r"(?P<i>\d+)", "{p}": r"(?P<p>weight|bias)"}
 
 
@@ -32,17 +35,35 @@ class Layout:
     rules: Tuple[Rule, ...]
     dropped: Tuple[str, ...] = ()
 
+    @cached_property
+    def _by_source(self) -> Dict[str, Rule]:
+        return {rule.source: rule for rule in reversed(self.rules)}
+
     def match(self, name: str) -> Optional[Tuple[Rule, Dict[str, str]]]:
-        for rule in self.rules:
-            found = _pattern(rule.source).fullmatch(name)
-            if found:
-                return rule, found.groupdict()
+        """The rule whose source is `name`, and what stands at its placeholders; looked up, so that many names take no time."""
+        for template, groups in _templates_of(name):
+            if template in self._by_source:
+                return self._by_source[template], groups
         return None
 
     def drops(self, name: str) -> bool:
         return any(re.search(pattern, name) for pattern in self.dropped)
 
 
+def _templates_of(name: str) -> Iterator[Tuple[str, Dict[str, str]]]:
+    """The templates that could stand for a name: with a number in it as {i}, and its ending as {p}."""
+    if len(name) > LONGEST_NAME:
+        return
+    stem, _, ending = name.rpartition(".")
+    endings = [(name, {})] + ([(f"{stem}.{{p}}", {"p": ending})] if ending in ("weight", "bias") else [])
+    for template, groups in endings:
+        yield template, groups
+        for number in islice(re.finditer("[0-9]+", stem), MOST_NUMBERS):
+            start, end = number.span()
+            yield f"{template[:start]}{{i}}{template[end:]}", {**groups, "i": number[0]}
+
+
+@lru_cache(maxsize=None)
 def _pattern(template: str) -> "re.Pattern[str]":
     pattern = re.escape(template)
     for placeholder, group in PLACEHOLDERS.items():
