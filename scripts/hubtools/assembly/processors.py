@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping
 from ..errors import UserError, shown
 from ..facts import Package
 from ..foreign.files import read_json_object
-from .recipes import CLIP_KEYS, Recipe
+from .recipes import Recipe
 
 PROCESSOR_NAME = "preprocessor_config.json"
 # A folder may have these beside it; what they say has no counterpart here.
@@ -56,10 +56,10 @@ def _check_type(content: Mapping[str, Any], path: Path, package: Package) -> Non
 
 def _clip_settings(stated: Mapping[str, Any], path: Path) -> Dict[str, Any]:
     """What transformers' CLIPImageProcessor makes of the settings, its own defaults included."""
-    unknown = [key for key, value in stated.items() if key not in CLIP_KEYS and value is not None]
+    unknown = [key for key, value in stated.items() if key not in CLIP_DEFAULTS and value is not None]
     if unknown:
-        raise UserError(f"{path} sets {unknown[0]} to {shown(stated[unknown[0]])}, which cannot be carried over; known: {', '.join(CLIP_KEYS)}; {WAY_OUT}")
-    return clip_settings({**CLIP_DEFAULTS, **{key: value for key, value in stated.items() if key in CLIP_KEYS and value is not None}})
+        raise UserError(f"{path} sets {unknown[0]} to {shown(stated[unknown[0]])}, which cannot be carried over; known: {', '.join(CLIP_DEFAULTS)}; {WAY_OUT}")
+    return clip_settings({**CLIP_DEFAULTS, **{key: value for key, value in stated.items() if key in CLIP_DEFAULTS and value is not None}})
 
 
 def clip_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:
