@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test matrix refresh-demos clean
+.PHONY: demo test matrix clean
 
 demo: $(VENV)/ready
 	$(RUN) scripts/demo.py --output demo_output
@@ -13,11 +13,6 @@ test: $(VENV)/ready
 
 matrix: $(VENV)/ready
 	$(RUN) scripts/matrix.py
-
-# The trained folders in hub_repos/ carry copies of the packages' code, which a test compares.
-refresh-demos:
-	cp llavavit/configuration_*.py llavavit/modeling_*.py hub_repos/llava-vit-moving-digits/
-	cp byteformer/configuration_*.py byteformer/modeling_*.py byteformer/image_processing_*.py hub_repos/byteformer-digits/
 
 # torch goes first and alone: resolved together with the rest, another build may be chosen.
 $(VENV)/ready: constraints.txt pyproject.toml

@@ -202,7 +202,7 @@ def test_a_truncated_picture_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["byteformer-digits", "llava-vit-moving-digits"])
 def test_the_trained_folders_are_what_their_recipes_say(name):
-    """After a change to a package, `make refresh-demos` renews the copies of its code."""
+    """Their weights, configuration and card are kept; their code is the packages', by links."""
     from hubtools.finetuning.starting_point import load_processor
     from hubtools.verification.files import check_code, read_config
 
@@ -213,6 +213,7 @@ def test_the_trained_folders_are_what_their_recipes_say(name):
     }
     assert config["id2label"] == recipe.config["id2label"]
     check_code(TRAINED / name, config, recipe.package)  # raises where they differ
+    assert all(path.is_symlink() for path in (TRAINED / name).glob("*.py"))
     processor = load_processor(TRAINED / name, recipe)
     if recipe.package.name == "byteformer":
         assert processor.to_dict() == type(processor)(**recipe.processor).to_dict()

@@ -14,6 +14,7 @@ from hubtools.assembly.origin import Origin
 from hubtools.assembly.published import recipe_from_folder, reconciled
 from hubtools.assembly.recipes import load_recipe
 from hubtools.errors import UserError
+from hubtools.packages import ROOT
 
 # What a published repository may say: other statistics and sizes than CLIP's, in the words of older releases.
 THEIRS = {"feature_extractor_type": "CLIPFeatureExtractor", "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "size": 40, "crop_size": 40,
@@ -122,3 +123,17 @@ def test_one_of_our_folders_assembled_again_is_the_same(tmp_path):
         for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
             assert (tmp_path / folder / name).read_bytes() == (tmp_path / "first" / name).read_bytes(), (folder, name)
     shutil.rmtree(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("name", ["byteformer-digits", "llava-vit-moving-digits"])
+def test_a_trained_model_of_the_repository_becomes_a_whole_folder(tmp_path, name):
+    """Whether it is assembled or copied with what its links lead to."""
+    trained = ROOT / "hub_repos" / name
+    build_folder(tmp_path / "made", reconciled(load_recipe(name), trained), trained)
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(path.name for path in trained.iterdir())
+    assert not any(path.is_symlink() for path in (tmp_path / "made").iterdir())
+    for path in trained.iterdir():
+        if path.suffix != ".json":
+            assert (tmp_path / "made" / path.name).read_bytes() == path.read_bytes(), path.name
+    made, stated = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "made", trained))
+    assert {key: made[key] for key in stated} == stated

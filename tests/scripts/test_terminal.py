@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 from hub_kit import holds
@@ -26,7 +27,8 @@ def run_script(name, *arguments, cwd, **environment):
 def test_upload_then_verify_from_the_hub(tmp_path):
     with LocalHub(tmp_path / "hub") as hub:
         token = hub.add_account("user")
-        sent = run_script("upload.py", DIGITS, "user/digits", cwd=tmp_path, **hub.env(token))
+        shutil.copytree(DIGITS, tmp_path / "digits")  # with the code that it has links to
+        sent = run_script("upload.py", tmp_path / "digits", "user/digits", cwd=tmp_path, **hub.env(token))
         assert sent.code == 0, sent.text
         assert holds(hub, "user/digits", DIGITS) and token not in sent.text
         assert any("hashing" in state for state in sent.redrawn), "no bar was drawn: this is no terminal to the script"

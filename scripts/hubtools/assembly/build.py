@@ -18,7 +18,7 @@ from ..progress import Bar, Progress, no_bar
 from .misfit import misfit
 from .origin import Origin
 from .processors import CLIP_DEFAULTS, clip_settings, effective
-from .recipes import Recipe, config_keys
+from .recipes import RECIPES, Recipe, config_keys
 from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -119,7 +119,14 @@ def build_folder(
         total = sum(source.bytes for source in sources.values())
         with new_bar(total) as progress:
             write_hub_folder(folder, recipe, config, sources, max_shard_size, progress)
+    keep_trained_card(folder, Origin.of(weights))
     return Built(origin, total)
+
+
+def keep_trained_card(folder: Path, origin: Origin) -> None:
+    """A trained model of this repository brings the card that finetune.py wrote: what was measured stands nowhere else."""
+    if origin.checkpoint and origin.checkpoint.resolve().parent == RECIPES and (origin.checkpoint / "README.md").is_file():
+        shutil.copyfile(origin.checkpoint / "README.md", folder / "README.md")
 
 
 @contextlib.contextmanager

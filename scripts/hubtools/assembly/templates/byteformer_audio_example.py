@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-FOLDER = str(Path(__file__).resolve().parent)
+FOLDER = str(Path(__file__).absolute().parent)
 
 model = AutoModelForAudioClassification.from_pretrained(FOLDER, trust_remote_code=True).eval()
 feature_extractor = AutoFeatureExtractor.from_pretrained(FOLDER, trust_remote_code=True)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-FOLDER = str(Path(__file__).resolve().parent)
+FOLDER = str(Path(__file__).absolute().parent)
 
 model = AutoModel.from_pretrained(FOLDER, trust_remote_code=True).eval()
 processor = AutoImageProcessor.from_pretrained(FOLDER, trust_remote_code=True)

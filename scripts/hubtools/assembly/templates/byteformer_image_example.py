@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-FOLDER = str(Path(__file__).resolve().parent)
+FOLDER = str(Path(__file__).absolute().parent)
 
 model = AutoModelForImageClassification.from_pretrained(FOLDER, trust_remote_code=True).eval()
 processor = AutoImageProcessor.from_pretrained(FOLDER, trust_remote_code=True)
