@@ -615,7 +615,8 @@ class ByteFormerLayer(GradientCheckpointingLayer):
             Tokens after the layer, and the attention probabilities (n, A, W, W) if asked for.
         """
         windows = attention_windows(rows, self.window, self.shift, output_attentions or is_tracing(), tokens.device)
-        updated, attentions = torch.zeros_like(tokens), []
+        # Every token is in one window, but for those that masking leaves out: they become zero.
+        updated, attentions = torch.empty_like(tokens) if rows.real is None else torch.zeros_like(tokens), []
         for indices, real in split_windows(windows) if works_in_chunks() else windows:
             hidden_states, probabilities = self.block(F.embedding(indices, tokens), real, output_attentions)
             updated.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1).to(tokens.dtype))
