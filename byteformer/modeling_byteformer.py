@@ -559,7 +559,8 @@ class ByteFormerMLP(nn.Module):
         known = ", ".join(sorted(ACT2FN))
         require(config.hidden_act in ACT2FN, "hidden_act must be one of {}, got {!r}", known, config.hidden_act)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        leaky = config.hidden_act == "leaky_relu"
+        self.activation = nn.LeakyReLU(config.leaky_relu_slope) if leaky else ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.activation_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 

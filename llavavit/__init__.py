@@ -4,6 +4,7 @@
 from .configuration_llava_vit import LlavaViTConfig
 from .modeling_llava_vit import (
     LlavaViTAttention,
+    LlavaViTBackbone,
     LlavaViTEmbeddings,
     LlavaViTEncoder,
     LlavaViTEncoderLayer,
@@ -12,9 +13,11 @@ from .modeling_llava_vit import (
     LlavaViTModel,
     LlavaViTPreTrainedModel,
 )
+from .video_processing_llava_vit import LlavaViTVideoProcessor
 
 __all__ = [
     "LlavaViTAttention",
+    "LlavaViTBackbone",
     "LlavaViTConfig",
     "LlavaViTEmbeddings",
     "LlavaViTEncoder",
@@ -23,4 +26,5 @@ __all__ = [
     "LlavaViTForVideoClassification",
     "LlavaViTModel",
     "LlavaViTPreTrainedModel",
+    "LlavaViTVideoProcessor",
 ]

@@ -25,8 +25,13 @@ class LlavaViTConfig(PretrainedConfig):
         attention_dropout (`float`): Dropout on the attention probabilities of the blocks, in training only.
         initializer_range (`float`): Standard deviation of freshly initialised linear and convolution weights.
         rope_theta (`float`): Base of the rotary frequencies.
+        rope_temporal_size (`int`): Frames of the grid on which `visible_indices` may name places beyond the pixels.
         use_head (`bool`): Whether the post-norm and the pooling head exist.
         max_visible_patches (`int`): How many patches a residual signal given as `visible_indices` keeps at most.
+        out_features (`list[str]`, *optional*): For `LlavaViTBackbone`: the stages whose feature maps it gives, of "stem",
+            "stage1", "stage2", ...
+        out_indices (`list[int]`, *optional*): The same by number, 0 for the stem, from the end where negative. Without
+            either, the last stage.
 
     Raises:
         ValueError: A size is not a positive integer, sizes do not divide, or an option is unknown.
@@ -54,8 +59,11 @@ class LlavaViTConfig(PretrainedConfig):
         attention_dropout=0.0,
         initializer_range=0.02,
         rope_theta=10000.0,
+        rope_temporal_size=64,
         use_head=True,
         max_visible_patches=2048,
+        out_features=None,
+        out_indices=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -72,14 +80,62 @@ class LlavaViTConfig(PretrainedConfig):
         self.attention_dropout = attention_dropout
         self.initializer_range = initializer_range
         self.rope_theta = rope_theta
+        self.rope_temporal_size = rope_temporal_size
         self.use_head = use_head
         self.max_visible_patches = max_visible_patches
+        self.out_features = out_features
+        self.out_indices = out_indices
         self.check_values()
 
     @property
     def head_dim(self):
         """Channels per attention head, d = D / A."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def stage_names(self):
+        """Names of what a backbone can give: the pre-normed tokens and each block's output."""
+        return ["stem", *(f"stage{number}" for number in range(1, self.num_hidden_layers + 1))]
+
+    def stages(self):
+        """Numbers of the stages that `out_features` and `out_indices` choose, 0 for the stem.
+
+        Raises:
+            ValueError: No such stage, one twice or out of order, or the two disagree.
+        """
+        names, asked = self.stage_names, self.out_indices
+        if self.out_features is not None:
+            unknown = [name for name in self.out_features if name not in names]
+            if unknown:
+                raise ValueError(f"out_features must be of {', '.join(names)}, got {unknown[0]!r}")
+            asked = [names.index(name) for name in self.out_features]
+        if asked is None:
+            return [len(names) - 1]
+        if any(isinstance(i, bool) or not isinstance(i, int) or not -len(names) <= i < len(names) for i in asked):
+            raise ValueError(f"out_indices must be numbers of stages from {-len(names)} to {len(names) - 1}, got {asked!r}")
+        stages = [index % len(names) for index in asked]
+        if not stages or stages != sorted(set(stages)):
+            raise ValueError(f"out_features and out_indices must name stages once and in order, got {list(asked)!r}")
+        if self.out_indices is not None and [index % len(names) for index in self.out_indices] != stages:
+            raise ValueError(f"out_features {self.out_features!r} and out_indices {self.out_indices!r} must name the same stages")
+        return stages
+
+    @property
+    def custom_pipelines(self):
+        """The pipeline that `pipeline("video-classification", model=..., trust_remote_code=True)` builds: beside the processor.
+
+        transformers' own would hand the frames to the image processor, and the model would see as many images. Made afresh
+        for each reader, since `pipeline` writes classes into what it gets, which config.json could not hold. Empty unless
+        this code was loaded from a model's folder: only then did the user trust the code there.
+        """
+        if not type(self).__module__.startswith("transformers_modules"):
+            return {}
+        return {
+            "video-classification": {
+                "impl": "video_processing_llava_vit.LlavaViTVideoClassificationPipeline",
+                "pt": ["AutoModelForVideoClassification"],
+            }
+        }
 
     def check_values(self):
         """Raises ValueError for values no model can be built from.
@@ -91,6 +147,7 @@ class LlavaViTConfig(PretrainedConfig):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         self._check_head_dim()
+        self.stages()
         if self.layer_norm_type not in ("layer_norm", "rms_norm"):
             raise ValueError(f'layer_norm_type must be "layer_norm" or "rms_norm", got {self.layer_norm_type!r}')
         if not isinstance(self.use_head, bool):
@@ -120,10 +177,11 @@ _POSITIVE_INTEGERS = (
     "num_channels",
     "image_size",
     "patch_size",
+    "rope_temporal_size",
     "max_visible_patches",
 )
 _NUMBERS = {
-    "layer_norm_eps": (lambda value: 0 < value < 1, "a number between 0 and 1, such as 1e-6"),
+    "layer_norm_eps": (lambda value: 0 < value < float("inf"), "a positive number, such as 1e-6"),
     "attention_dropout": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),
     "initializer_range": (lambda value: 0 <= value < float("inf"), "a standard deviation, 0 or more"),
     "rope_theta": (lambda value: 0 < value < float("inf"), "a positive number"),

@@ -6,34 +6,56 @@ torch, transformers and its configuration are all it needs.
 
 Deliberate oddities. They match the released weights; do not fix them, see the tests named:
 1. The rotary angles of the three axes are repeated as [a, a], not interleaved
-   (tests/test_llava_vit_maths.py::test_angles_are_concatenated).
+   (test_llava_vit_maths.py::test_angles_are_concatenated).
 2. The rotary map acts on adjacent channels all the same, so the two members of a pair carry different angles and the map
-   is not a rotation (tests/test_llava_vit_maths.py::test_rotary_acts_on_adjacent_pairs).
+   is not a rotation (test_llava_vit_maths.py::test_rotary_acts_on_adjacent_pairs).
 3. The residual branch of the pooling head starts at the attended probe, not at the probe, and its norm is an RMSNorm
-   whatever `layer_norm_type` says (tests/test_llava_vit_maths.py::test_head_residual_starts_at_attended_probe).
+   whatever `layer_norm_type` says (test_llava_vit_maths.py::test_head_residual_starts_at_attended_probe).
 4. The last of `hidden_states` is taken before the post-norm: language-model towers read it
-   (tests/test_llava_vit_outputs.py::test_last_hidden_state_entry_is_before_post_norm).
+   (test_llava_vit_outputs.py::test_last_hidden_state_entry_is_before_post_norm).
 
 Shape letters: B batch, C channels, T frames, H x W pixels, p patch size, h = H/p, w = W/p, L = T*h*w patches, N visible
 patches, D hidden size, A heads, d = D/A head dim, M intermediate size.
 """
 
-from typing import Callable, List, Optional, Tuple, Union
+import copy
+import difflib
+import inspect
+from functools import partial
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import logging
 
 from .configuration_llava_vit import LlavaViTConfig
+
+# --- Shared: from here to the end mark, modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
+# --- (tests/models/test_shared_code.py holds them so; each file has to stand alone, and a question has one answer).  ---
 
 try:  # transformers >= 4.48
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 except ImportError:
     ALL_ATTENTION_FUNCTIONS = {}
+
+try:  # transformers >= 4.53
+    from transformers.modeling_layers import GradientCheckpointingLayer
+except ImportError:
+
+    class GradientCheckpointingLayer(nn.Module):
+        """A layer that is computed again in the backward pass where the model was told so."""
+
+        gradient_checkpointing = False
+
+        def __call__(self, *args, **kwargs):
+            if self.gradient_checkpointing and self.training:
+                return self._gradient_checkpointing_func(partial(super().__call__, **kwargs), *args)
+            return super().__call__(*args, **kwargs)
+
 
 try:
     from flash_attn import flash_attn_func
@@ -42,91 +64,312 @@ except ImportError:
 
 logger = logging.get_logger(__name__)
 
+# What transformers passes to whatever model it holds, and no model here has a use for.
+UNUSED_KEYWORDS = ("num_items_in_batch", "use_cache", "return_loss", "output_router_logits", "interpolate_pos_encoding")
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Checks of what the caller passes
-# ---------------------------------------------------------------------------------------------------------------------
+
+def require(condition: bool, message: str, *values: object) -> None:
+    """Refuses an input: ValueError with the values in the message's places, a tensor as its dtype and shape."""
+    if not condition:
+        raise ValueError(message.format(*(describe(value) for value in values)))
+
+
+def describe(value: object) -> object:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
+
+
+def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
+    """Raises TypeError for keywords that `forward` does not know: a misspelt one must not be ignored."""
+    for name in keywords:
+        if name not in UNUSED_KEYWORDS:
+            known = [known for known in inspect.signature(forward).parameters if known != "kwargs"]
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+            raise TypeError(f"forward() got an unexpected keyword argument {name!r}; {hint}")
 
 
 def is_integer(tensor: torch.Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
+def is_tracing() -> bool:
+    """Whether a graph is being recorded, so that nothing may depend on the values of tensors."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def has_values(tensor: torch.Tensor) -> bool:
-    """Whether values may be read: not on the meta device, and not while a graph is being recorded (it would break it)."""
-    return not (tensor.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing())
+    """Whether values may be read: not on the meta device, and not while a graph is being recorded."""
+    return not (tensor.is_meta or is_tracing())
+
+
+def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
+    """Which of `count` hidden states to return: all for True, else those numbered (from the end where negative).
+
+    The others are None in the output, as in transformers' own models: the numbers stay what they are.
+    """
+    if asked is None or isinstance(asked, bool):
+        return set(range(count)) if asked else set()
+    chosen = [asked] if isinstance(asked, int) else list(asked)
+    valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
+    require(valid, "output_hidden_states must be True, False or numbers from {} to {}, got {}", -count, count - 1, asked)
+    return {number % count for number in chosen}
+
+
+def eager_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """(B, A, N, d), additive mask -> (B, N, A, d) and the probabilities (B, A, N, N); softmax in float32."""
+    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    dropped = F.dropout(probabilities, p=dropout, training=module.training)
+    return torch.matmul(dropped, value).transpose(1, 2), probabilities
+
+
+def sdpa_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """(B, A, N, d), bool mask -> (B, N, A, d), by torch's scaled_dot_product_attention."""
+    output = F.scaled_dot_product_attention(query, key, value, attention_mask, dropout_p=dropout, scale=scaling)
+    return output.transpose(1, 2), None
+
+
+def flash_attention_2(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
+    """The flash-attn library, called directly: transformers' own wrapper differs from release to release."""
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, A, N, d) -> (B, N, A, d)
+    return flash_attn_func(query, key, value, dropout_p=dropout, softmax_scale=scaling, causal=False), None
+
+
+OWN_BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention_2}
+
+
+def flash_attention_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bool = False) -> Optional[str]:
+    """Why a flash attention cannot run here, on `query` if given; None if it can, and for other implementations."""
+    if "flash" not in name:
+        return None
+    if name == "flash_attention_2" and flash_attn_func is None:  # transformers looks for the others itself
+        return "the package flash-attn is not installed"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if query is not None and not query.is_cuda:
+        return f"the model is on {query.device.type}"
+    if query is not None and query.dtype not in (torch.float16, torch.bfloat16):
+        return f"it takes float16 and bfloat16, not {query.dtype}"
+    return "it takes no mask" if masked else None
+
+
+def without_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bool = False) -> str:
+    """The implementation asked for, or sdpa in place of a flash attention that cannot run."""
+    obstacle = flash_attention_obstacle(name, query, masked)
+    if obstacle is None:
+        return name
+    if not is_tracing():
+        # The reason is left to the debug log: one warning per process, whatever the reasons.
+        logger.warning_once("flash attention cannot run here, using sdpa instead.")
+        logger.debug("%s cannot run: %s", name, obstacle)
+    return "sdpa"
+
+
+def attention_backend(config, query: torch.Tensor, masked: bool = False, output_attentions: bool = False) -> str:
+    """The name of the implementation that computes attention for this call.
+
+    Raises:
+        ValueError: The configured one is neither one of ours nor offered by the installed transformers.
+    """
+    name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
+    name = without_obstacle(name, query, masked)
+    known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(sorted(known)))
+    return name
+
+
+def attend(module, query, key, value, mask=None, output_attentions=False):
+    """Attention of one layer by the backend that its configuration names at this call.
+
+    Args:
+        module: Has `config`, `scaling`, `dropout` and `is_causal = False`, which transformers' own functions read.
+        query, key, value: (B, A, N, d).
+        mask: (B, 1, N or 1, N) bool, True where a query may look; or None.
+        output_attentions: Whether to return the probabilities, through the eager backend.
+
+    Returns:
+        (B, N, A, d) and the (B, A, N, N) probabilities or None.
+    """
+    name = attention_backend(module.config, query, mask is not None, output_attentions)
+    if mask is not None and name != "sdpa":
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+        mask = mask.expand(-1, -1, query.shape[2], -1)
+    function = OWN_BACKENDS.get(name) or ALL_ATTENTION_FUNCTIONS[name]
+    dropout = module.dropout if module.training else 0.0
+    # is_causal is spelled out: without it and without a mask transformers' sdpa would attend causally.
+    output, probabilities = function(module, query, key, value, mask, scaling=module.scaling, dropout=dropout, is_causal=False)
+    return output, probabilities if output_attentions else None
+
+
+class AttentionBackendMixin:
+    """What `PreTrainedModel` asks about attention: every backend may be set, flash attention falls back to sdpa."""
+
+    # Old and new names of the same promises; each release reads its own.
+    _supports_sdpa = True
+    _supports_flash_attn_2 = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @classmethod
+    def _autoset_attn_implementation(cls, config, *args, **kwargs):
+        # transformers up to 4.55 checks the implementation here, on the class.
+        asked = getattr(config, "_attn_implementation_internal", None) or ""
+        if without_obstacle(asked) != asked:
+            config._attn_implementation = without_obstacle(asked)
+        return super()._autoset_attn_implementation(config, *args, **kwargs)
+
+    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
+        # Later releases check it here, on the model.
+        name = attn_implementation and without_obstacle(attn_implementation)
+        return super()._check_and_adjust_attn_implementation(name, *args, **kwargs)
+
+    @classmethod
+    def _can_set_attn_implementation(cls):
+        return True  # transformers guesses from the source text otherwise
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
+) -> torch.Tensor:
+    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+
+    One label: regression, squared error. Integer labels, one class each (-100 is ignored): cross entropy. Others
+    (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the type is kept in the
+    configuration, where pipelines read it.
+
+    Args:
+        logits: (B, num_labels).
+        labels: As above; (B,) and (B, 1) are the same.
+        config: `num_labels` and `problem_type`.
+        num_items_in_batch: What the sum is divided by, from Trainer: the labels of all batches that are accumulated.
+            None for the mean.
+
+    Raises:
+        ValueError: The labels do not fit the problem type, or the type is unknown.
+    """
+    require(isinstance(labels, torch.Tensor), "labels must be a torch.Tensor, got {}", type(labels).__name__)
+    several = "single_label_classification" if is_integer(labels) else "multi_label_classification"
+    problem_type = config.problem_type or ("regression" if config.num_labels == 1 else several)
+    check_labels(labels, logits, problem_type)
+    config.problem_type = problem_type
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    labels, reduction = labels.to(logits.device), "mean" if num_items_in_batch is None else "sum"
+    if problem_type == "single_label_classification":
+        loss = F.cross_entropy(logits, labels.flatten().long(), reduction=reduction)
+    else:
+        function = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+        loss = function(logits, labels.view_as(logits).to(logits.dtype), reduction=reduction)
+    if isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(loss.device)
+    return loss if num_items_in_batch is None else loss / num_items_in_batch
+
+
+def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) -> None:
+    """Raises ValueError unless the labels are of the shape, type and range that the problem type asks for."""
+    known = ("regression", "single_label_classification", "multi_label_classification")
+    require(problem_type in known, "problem_type must be one of {}, got {!r}", ", ".join(known), problem_type)
+    batch, num_labels = logits.shape
+    if problem_type != "single_label_classification":
+        fits = labels.shape[:1] == logits.shape[:1] and labels.numel() == logits.numel() and not labels.is_complex()
+        require(fits, "labels for {} must be numbers of shape {}, got {}", problem_type, (batch, num_labels), labels)
+        if problem_type == "multi_label_classification" and has_values(labels):
+            wrong = labels[~((labels >= 0) & (labels <= 1))]
+            require(not wrong.numel(), "labels for {} must lie in [0, 1], got {}", problem_type, *wrong[:1].tolist())
+        return
+    fits = tuple(labels.shape) in ((batch,), (batch, 1)) and is_integer(labels)
+    require(
+        fits, "labels for {} must be integers of shape ({},), one class each; floating point {} for several; got {}",
+        problem_type, batch, (batch, num_labels), labels,
+    )  # fmt: skip
+    if has_values(labels):
+        wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
+        require(not wrong.numel(), "labels must lie in [0, {}) or be -100, got {}", num_labels, *wrong[:1].tolist())
+
+
+# --- End of what the two files share ---
 
 
 def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, patch_size: int) -> torch.Tensor:
-    """Returns the pixels as (B, C, T, H, W); a 4D input is one frame.
-
-    Raises:
-        ValueError: Not a floating-point tensor of shape (B, C, H, W) or (B, C, T, H, W) in whole patches.
-    """
-    if not isinstance(pixel_values, torch.Tensor):
-        raise ValueError(f"pixel_values must be a torch.Tensor, got {type(pixel_values).__name__}")
+    """(B, C, H, W) or (B, C, T, H, W), floating point, in whole patches -> (B, C, T, H, W); else ValueError."""
+    kind = type(pixel_values).__name__
+    require(isinstance(pixel_values, torch.Tensor), "pixel_values must be a torch.Tensor, got {}", kind)
     shape = tuple(pixel_values.shape)
-    if pixel_values.dim() not in (4, 5):
-        raise ValueError(f"pixel_values must be (B, C, H, W) for images or (B, C, T, H, W) for video, got shape {shape}")
-    if not pixel_values.is_floating_point():
-        raise ValueError(
-            f"pixel_values must be floating point (scaled and normalised by the image processor), got {pixel_values.dtype}"
-        )
-    if shape[1] != num_channels:
-        raise ValueError(
-            f"pixel_values must have {num_channels} channels in dimension 1, as (B, C, H, W) or (B, C, T, H, W), got shape {shape}"
-        )
-    if 0 in shape:
-        raise ValueError(f"pixel_values must not be empty, got shape {shape}")
-    if shape[-2] % patch_size or shape[-1] % patch_size:
-        raise ValueError(f"height and width must be multiples of the patch size {patch_size}, got {shape[-2]} x {shape[-1]}")
-    return pixel_values if pixel_values.dim() == 5 else pixel_values.unsqueeze(2)
+    forms = "(B, C, H, W) for images or (B, C, T, H, W) for video"
+    require(len(shape) in (4, 5), "pixel_values must be {}, got shape {}", forms, shape)
+    require(
+        pixel_values.is_floating_point(),
+        "pixel_values must be floating point (scaled and normalised by the image processor), got {}",
+        pixel_values.dtype,
+    )
+    fits = shape[1] == num_channels
+    require(fits, "pixel_values must have {} channels in dimension 1, as {}, got shape {}", num_channels, forms, shape)
+    require(0 not in shape, "pixel_values must not be empty, got shape {}", shape)
+    whole = shape[-2] % patch_size == 0 and shape[-1] % patch_size == 0
+    require(whole, "height and width must be multiples of the patch size {}, got {} x {}", patch_size, *shape[-2:])
+    return pixel_values if len(shape) == 5 else pixel_values.unsqueeze(2)
 
 
-def check_visible_indices(visible_indices: torch.Tensor, batch_size: int, num_patches: int) -> None:
-    """Raises ValueError unless (B, N) integers in [0, L), N at least 1."""
+def check_visible_indices(visible_indices: torch.Tensor, batch_size: int) -> None:
+    """Raises ValueError unless (B, N) integers, N at least 1."""
     shape = tuple(visible_indices.shape)
-    if len(shape) != 2 or shape[0] != batch_size or shape[1] == 0:
-        raise ValueError(
-            f"visible_indices must be (B, N) patch indices with B = {batch_size} and N >= 1, or a (B, 1, T, H, W) residual, "
-            f"got shape {shape}"
-        )
-    if not is_integer(visible_indices):
-        raise ValueError(f"visible_indices of shape (B, N) must be integers, got {visible_indices.dtype}")
-    if has_values(visible_indices):
-        low, high = visible_indices.min().item(), visible_indices.max().item()
-        if low < 0 or high >= num_patches:
-            raise ValueError(f"visible_indices must lie in [0, {num_patches}), got values from {low} to {high}")
+    require(
+        len(shape) == 2 and shape[0] == batch_size and shape[1] > 0,
+        "visible_indices must be (B, N) patch indices with B = {} and N >= 1, or a (B, 1, T, H, W) residual, got shape {}",
+        batch_size,
+        shape,
+    )
+    fits = is_integer(visible_indices)
+    require(fits, "visible_indices of shape (B, N) must be integers, got {}", visible_indices.dtype)
 
 
 def check_residual(residual: torch.Tensor, pixel_values: torch.Tensor) -> None:
     """Raises ValueError unless the residual is (B, 1, T, H, W) for pixels (B, C, T, H, W), of a real dtype."""
-    batch, _, *extent = pixel_values.shape
-    if tuple(residual.shape) != (batch, 1, *extent):
-        raise ValueError(
-            f"a residual given as visible_indices must be (B, 1, T, H, W) = {(batch, 1, *extent)} for these pixel_values, "
-            f"got shape {tuple(residual.shape)}"
-        )
-    if residual.is_complex() or residual.dtype == torch.bool:
-        raise ValueError(f"a residual given as visible_indices must be real numbers, got {residual.dtype}")
+    expected, shape = (pixel_values.shape[0], 1, *pixel_values.shape[2:]), tuple(residual.shape)
+    rule = "a residual given as visible_indices must be (B, 1, T, H, W) = {} for these pixel_values, got shape {}"
+    require(shape == expected, rule, expected, shape)
+    real = not (residual.is_complex() or residual.dtype == torch.bool)
+    require(real, "a residual given as visible_indices must be real numbers, got {}", residual.dtype)
 
 
-def check_patch_positions(patch_positions: torch.Tensor, batch_size: int, num_visible: int) -> None:
-    """Raises ValueError unless (B, N, 3) real numbers."""
-    if not isinstance(patch_positions, torch.Tensor):
-        raise ValueError(f"patch_positions must be a torch.Tensor, got {type(patch_positions).__name__}")
-    if tuple(patch_positions.shape) != (batch_size, num_visible, 3):
-        raise ValueError(
-            "patch_positions must be (B, N, 3), one (t, row, column) per visible patch = "
-            f"{(batch_size, num_visible, 3)}, got shape {tuple(patch_positions.shape)}"
-        )
-    if patch_positions.is_complex() or patch_positions.dtype == torch.bool:
-        raise ValueError(f"patch_positions must be integers or floating point, got {patch_positions.dtype}")
+def check_patch_positions(patch_positions: torch.Tensor, *expected: int) -> None:
+    """Raises ValueError unless real numbers of the expected shape, (B, N, 3)."""
+    kind = type(patch_positions).__name__
+    require(isinstance(patch_positions, torch.Tensor), "patch_positions must be a torch.Tensor, got {}", kind)
+    rule = "patch_positions must hold one (t, row, column) per visible patch, (B, N, 3) = {}, got shape {}"
+    require(tuple(patch_positions.shape) == expected, rule, expected, tuple(patch_positions.shape))
+    real = not (patch_positions.is_complex() or patch_positions.dtype == torch.bool)
+    require(real, "patch_positions must be integers or floating point, got {}", patch_positions.dtype)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pure tensor functions
-# ---------------------------------------------------------------------------------------------------------------------
+def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_places: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Which patches (B, N) visible indices choose, and the places (B, N) where these stand.
+
+    As a rule both are the indices. A row of L indices some of which lie beyond the L patches chooses nothing: it names
+    the places of all patches in their own order, on a grid of more frames (the published model card calls it so).
+
+    Args:
+        visible_indices: (B, N) integers.
+        num_patches: L.
+        num_places: Places on the grid of `rope_temporal_size` frames.
+
+    Raises:
+        ValueError: Indices beyond the patches, or places beyond the grid.
+    """
+    visible_indices = visible_indices.long()
+    if not has_values(visible_indices):
+        return visible_indices, visible_indices
+    low, high = visible_indices.min().item(), visible_indices.max().item()
+    places = visible_indices.shape[1] == num_patches and high >= num_patches
+    limit, grid = (num_places, " (as many as patches: places on the grid of rope_temporal_size frames)") if places else (num_patches, "")
+    require(0 <= low and high < limit, "visible_indices must lie in [0, {}){}, got values from {} to {}", limit, grid, low, high)
+    if not places:
+        return visible_indices, visible_indices
+    beyond = (visible_indices >= num_patches).any(dim=1, keepdim=True)
+    in_order = torch.arange(num_patches, device=visible_indices.device)
+    return torch.where(beyond, in_order, visible_indices), visible_indices
 
 
 def indices_from_residual(residual: torch.Tensor, patch_size: int, max_patches: int) -> torch.Tensor:
@@ -194,7 +437,7 @@ def rotary_cos_sin(positions: torch.Tensor, head_dim: int, theta: float, dtype: 
         exponents = torch.arange(size, dtype=torch.float32, device=positions.device) / size
         angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
     angles = torch.cat(angles, dim=-1)
-    angles = torch.cat((angles, angles), dim=-1)[:, :, None, :]
+    angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
@@ -217,83 +460,6 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return rotated
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Attention backends: (module, query, key, value, mask, scaling, dropout) -> output (B, N, A, d), probabilities or None
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def eager_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """Attention with its (B, A, N, N) probabilities; softmax in float32. Inputs (B, A, N, d)."""
-    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
-    probabilities = F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    dropped = F.dropout(probabilities, p=dropout, training=module.training)
-    return torch.matmul(dropped, value).transpose(1, 2), probabilities
-
-
-def sdpa_attention(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """torch's scaled_dot_product_attention. Inputs (B, A, N, d)."""
-    if key.device.type == "cpu":
-        # Every block of queries reads all keys and values. As views of (B, N, A, d) their rows lie D apart, often a
-        # multiple of 4 KiB that collides in the cache; packed, attention takes a sixth less time.
-        key, value = key.contiguous(), value.contiguous()
-    output = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scaling, is_causal=False)
-    return output.transpose(1, 2), None
-
-
-def flash_attention_2(module, query, key, value, attention_mask=None, scaling=1.0, dropout=0.0, **kwargs):
-    """The flash-attn library, called directly: transformers' own wrapper differs from release to release."""
-    query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, A, N, d) -> (B, N, A, d)
-    return flash_attn_func(query, key, value, dropout_p=dropout, softmax_scale=scaling, causal=False), None
-
-
-OWN_BACKENDS = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention_2}
-
-
-def flash_attention_obstacle(query: Optional[torch.Tensor] = None) -> Optional[str]:
-    """Why flash_attention_2 cannot run here, on `query` if given; None if it can."""
-    if flash_attn_func is None:
-        return "the package flash-attn is not installed"
-    if not torch.cuda.is_available():
-        return "there is no CUDA device"
-    if query is not None and not query.is_cuda:
-        return f"the model is on {query.device.type}"
-    if query is not None and query.dtype not in (torch.float16, torch.bfloat16):
-        return f"it takes float16 and bfloat16, not {query.dtype}"
-    return None
-
-
-def fall_back_to_sdpa(obstacle: str) -> str:
-    # The reason is left to the debug log of the second call on: one warning per process, whatever the reasons.
-    logger.warning_once("flash_attention_2 cannot run here, using sdpa instead.")
-    logger.debug("flash_attention_2 cannot run: %s", obstacle)
-    return "sdpa"
-
-
-def attention_backend(config: LlavaViTConfig, query: torch.Tensor, output_attentions: bool) -> Callable:
-    """The function that computes attention for this call.
-
-    Raises:
-        ValueError: The configured implementation is neither one of ours nor offered by the installed transformers.
-    """
-    name = getattr(config, "_attn_implementation", None) or "sdpa"
-    if output_attentions:
-        name = "eager"
-    if name == "flash_attention_2":
-        obstacle = flash_attention_obstacle(query)
-        name = name if obstacle is None else fall_back_to_sdpa(obstacle)
-    if name in OWN_BACKENDS:
-        return OWN_BACKENDS[name]
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        known = sorted({*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS})
-        raise ValueError(f"unknown attention implementation {name!r}; this transformers offers {', '.join(known)}")
-    return ALL_ATTENTION_FUNCTIONS[name]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Modules, small to large
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 class LlavaViTRMSNorm(nn.Module):
     """Root-mean-square norm with a weight, computed in float32."""
 
@@ -314,14 +480,7 @@ def make_norm(config: LlavaViTConfig) -> nn.Module:
 
 
 class LlavaViTPatchEmbedding(nn.Module):
-    """The weight of a bias-free convolution of stride p, applied to patches that are already cut out.
-
-    Args of forward:
-        patches: (B, N, C*p*p).
-
-    Returns of forward:
-        (B, N, D).
-    """
+    """The weight of a bias-free convolution of stride p, applied to patches that are already cut out."""
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
@@ -329,19 +488,12 @@ class LlavaViTPatchEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(config.hidden_size, config.num_channels, side, side))
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """(B, N, C*p*p) -> (B, N, D)."""
         return F.linear(patches.to(self.weight.dtype), self.weight.flatten(1))
 
 
 class LlavaViTEmbeddings(nn.Module):
-    """Pixels to tokens of the visible patches; the others are never projected.
-
-    Args of forward:
-        pixel_values: (B, C, T, H, W).
-        indices: (B, N) int64 patch indices, or None for all.
-
-    Returns of forward:
-        (B, N, D).
-    """
+    """Pixels to tokens of the visible patches; the others are never projected."""
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
@@ -349,20 +501,12 @@ class LlavaViTEmbeddings(nn.Module):
         self.patch_embedding = LlavaViTPatchEmbedding(config)
 
     def forward(self, pixel_values: torch.Tensor, indices: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """(B, C, T, H, W), patch indices (B, N) or None for all -> (B, N, D)."""
         return self.patch_embedding(cut_patches(pixel_values, self.patch_size, indices))
 
 
 class LlavaViTAttention(nn.Module):
-    """Full self-attention with rotary positions; the backend is chosen per call from the configuration.
-
-    Args of forward:
-        hidden_states: (B, N, D).
-        cos, sin: (B or 1, N, 1, d), from `rotary_cos_sin`.
-        output_attentions: Whether to return the probabilities, through the eager backend.
-
-    Returns of forward:
-        (B, N, D) and the (B, A, N, N) probabilities or None.
-    """
+    """Full self-attention with rotary positions; the backend is chosen per call from the configuration."""
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
@@ -379,16 +523,18 @@ class LlavaViTAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, output_attentions: bool = False
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """(B, N, D); cos, sin (B or 1, N, 1, d) -> (B, N, D); probabilities (B, A, N, N) where asked for, else None."""
         heads = (-1, self.head_dim)
         query = apply_rotary(self.q_proj(hidden_states).unflatten(-1, heads), cos, sin)
         key = apply_rotary(self.k_proj(hidden_states).unflatten(-1, heads), cos, sin)
         value = self.v_proj(hidden_states).unflatten(-1, heads)
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, A, d) -> (B, A, N, d)
-        attend = attention_backend(self.config, query, output_attentions)
-        dropout = self.dropout if self.training else 0.0
-        # is_causal and the mask are spelled out: without them transformers' sdpa would attend causally.
-        output, probabilities = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout, is_causal=False)
-        return self.out_proj(output.flatten(2)), probabilities if output_attentions else None
+        if key.device.type == "cpu":
+            # Every block of queries reads all keys and values. As views of (B, N, A, d) their rows lie D apart, often a
+            # multiple of 4 KiB that collides in the cache; packed, attention takes a sixth less time.
+            key, value = key.contiguous(), value.contiguous()
+        output, probabilities = attend(self, query, key, value, output_attentions=output_attentions)
+        return self.out_proj(output.flatten(2)), probabilities
 
 
 # Allocations above 32 MiB come fresh from the kernel at each call, and zeroing their pages costs about as much as the
@@ -417,8 +563,8 @@ class LlavaViTMLP(nn.Module):
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
-        if config.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act must be a transformers activation, got {config.hidden_act!r}; known: {', '.join(ACT2FN)}")
+        known = ", ".join(ACT2FN)
+        require(config.hidden_act in ACT2FN, "hidden_act must be a transformers activation, got {!r}; known: {}", config.hidden_act, known)
         self.activation_fn = ACT2FN[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
@@ -431,7 +577,7 @@ class LlavaViTMLP(nn.Module):
         return torch.cat([self.fc2(self.activation_fn(self.fc1(chunk))) for chunk in chunks]).view_as(hidden_states)
 
 
-class LlavaViTEncoderLayer(nn.Module):
+class LlavaViTEncoderLayer(GradientCheckpointingLayer):
     """One pre-norm transformer block. Arguments and results are those of `LlavaViTAttention`."""
 
     def __init__(self, config: LlavaViTConfig):
@@ -450,48 +596,32 @@ class LlavaViTEncoderLayer(nn.Module):
 
 
 class LlavaViTEncoder(nn.Module):
-    """The stack of blocks.
-
-    Args of forward:
-        hidden_states: (B, N, D), pre-normed.
-        cos, sin: (B or 1, N, 1, d).
-        output_hidden_states: Whether to collect the input and each block's output.
-        output_attentions: Whether to collect each block's probabilities.
-
-    Returns of forward:
-        BaseModelOutput.
-    """
+    """The stack of blocks."""
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList([LlavaViTEncoderLayer(config) for _ in range(config.num_hidden_layers)])
-        self.gradient_checkpointing = False
 
     def forward(
         self,
         hidden_states: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        output_hidden_states: bool = False,
+        output_hidden_states: Union[bool, int, Sequence[int]] = False,
         output_attentions: bool = False,
     ) -> BaseModelOutput:
-        collected: List[torch.Tensor] = [hidden_states]
-        attentions: List[torch.Tensor] = []
-        for layer in self.layers:
-            if self.gradient_checkpointing and self.training:
-                hidden_states, probabilities = self._gradient_checkpointing_func(
-                    layer.__call__, hidden_states, cos, sin, output_attentions
-                )
-            else:
-                hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions)
-            if output_hidden_states:
-                collected.append(hidden_states)
-            if output_attentions:
-                attentions.append(probabilities)
+        """Pre-normed tokens (B, N, D); cos, sin (B or 1, N, 1, d) -> what `LlavaViTModel` returns before the post-norm."""
+        keep = hidden_states_to_keep(output_hidden_states, len(self.layers) + 1)
+        collected = [hidden_states if 0 in keep else None]
+        attentions = []
+        for number, layer in enumerate(self.layers, start=1):
+            hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions)
+            collected.append(hidden_states if number in keep else None)
+            attentions.append(probabilities)
         return BaseModelOutput(
             last_hidden_state=hidden_states,
-            hidden_states=tuple(collected) if output_hidden_states else None,
+            hidden_states=tuple(collected) if keep else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
 
@@ -501,13 +631,6 @@ class LlavaViTProbeAttention(nn.Module):
 
     With a single query the key and value projections fold into it: scores are tokens . (W_k^T q) up to a constant that
     the softmax cancels, and the values are projected after they were averaged. So no (B, N, 2D) projection is made.
-
-    Args of forward:
-        probe: (1, 1, D).
-        tokens: (B, N, D).
-
-    Returns of forward:
-        (B, D).
     """
 
     def __init__(self, config: LlavaViTConfig):
@@ -518,6 +641,7 @@ class LlavaViTProbeAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, probe: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(1, 1, D), (B, N, D) -> (B, D)."""
         heads = (self.num_heads, self.head_dim)
         query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
         query_bias, _, value_bias = self.in_proj_bias.chunk(3)
@@ -531,14 +655,7 @@ class LlavaViTProbeAttention(nn.Module):
 
 
 class LlavaViTPoolingHead(nn.Module):
-    """Pooling by one learned probe.
-
-    Args of forward:
-        tokens: (B, N, D), post-normed.
-
-    Returns of forward:
-        (B, D).
-    """
+    """Pooling by one learned probe."""
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
@@ -548,30 +665,21 @@ class LlavaViTPoolingHead(nn.Module):
         self.mlp = LlavaViTMLP(config)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, N, D), post-normed -> (B, D)."""
         attended = self.attention(self.probe, tokens)
         # Oddity 3: the branch starts at the attended probe, not at the probe.
         return attended + self.mlp(self.norm(attended))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pretrained base and public models
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class LlavaViTPreTrainedModel(PreTrainedModel):
+class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     """What the models share: loading, saving, initialisation, and what transformers may do with them."""
 
     config_class = LlavaViTConfig
     base_model_prefix = "llava_vit"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
+    _can_record_outputs = {"hidden_states": LlavaViTEncoderLayer, "attentions": LlavaViTAttention}
     _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
-    # Old and new names of the same promises; each release reads its own.
-    _supports_sdpa = True
-    _supports_flash_attn_2 = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -592,22 +700,8 @@ class LlavaViTPreTrainedModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return getattr(self, self.base_model_prefix, self).embeddings.patch_embedding
 
-    @classmethod
-    def _autoset_attn_implementation(cls, config, *args, **kwargs):
-        # transformers up to 4.55 checks the implementation here, on the class.
-        if getattr(config, "_attn_implementation_internal", None) == "flash_attention_2":
-            obstacle = flash_attention_obstacle()
-            if obstacle is not None:
-                config._attn_implementation = fall_back_to_sdpa(obstacle)
-        return super()._autoset_attn_implementation(config, *args, **kwargs)
-
-    def _check_and_adjust_attn_implementation(self, attn_implementation, *args, **kwargs):
-        # Later releases check it here, on the model.
-        if attn_implementation == "flash_attention_2":
-            obstacle = flash_attention_obstacle()
-            if obstacle is not None:
-                attn_implementation = fall_back_to_sdpa(obstacle)
-        return super()._check_and_adjust_attn_implementation(attn_implementation, *args, **kwargs)
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        getattr(self, self.base_model_prefix, self).embeddings.patch_embedding = value
 
 
 class LlavaViTModel(LlavaViTPreTrainedModel):
@@ -638,20 +732,24 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         visible_indices: Optional[torch.Tensor] = None,
         patch_positions: Optional[torch.Tensor] = None,
         output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
+        output_hidden_states: Union[bool, int, Sequence[int], None] = None,
         return_dict: Optional[bool] = None,
+        **kwargs,
     ) -> Union[tuple, BaseModelOutputWithPooling]:
         """Encodes images or video.
 
         Args:
             pixel_values: (B, C, H, W) images or (B, C, T, H, W) video, floating point, H and W multiples of p.
             visible_indices: Which patches to encode. None: all L, ordered by frame, row, column. (B, N) integers in
-                [0, L): these, in the order given. (B, 1, T, H, W): a residual signal, of which the
+                [0, L): these, in the order given (L of them, some beyond L: all patches, in places on a grid of
+                `config.rope_temporal_size` frames). (B, 1, T, H, W): a residual signal, of which the
                 `config.max_visible_patches` patches with the largest sum of |residual| are kept, in ascending order.
             patch_positions: (B, N, 3), the (t, row, column) of each visible patch, in place of its place in the input.
             output_attentions: Whether to return the attention probabilities; computed by the eager backend.
-            output_hidden_states: Whether to return the pre-normed tokens and each block's output.
+            output_hidden_states: Whether to return the pre-normed tokens and each block's output, or the numbers of those
+                to return: [2, -1] for the second block's and the last's, with None in the others' places.
             return_dict: False for a plain tuple.
+            kwargs: What transformers passes to every model, such as `num_items_in_batch`; anything else is refused.
 
         Returns:
             BaseModelOutputWithPooling: `last_hidden_state` (B, N, D), `pooler_output` (B, D) or None without a head,
@@ -659,15 +757,17 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
 
         Raises:
             ValueError: An input has the wrong type, shape, dtype or range.
+            TypeError: A keyword that is not known.
         """
+        refuse_keywords(self.forward, kwargs)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return_dict = self.config.return_dict if return_dict is None else return_dict
 
         pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)
-        indices = self.select_patches(pixel_values, visible_indices)
+        indices, places = self.select_patches(pixel_values, visible_indices)
         tokens = self.embeddings(pixel_values, indices)
-        cos, sin = self.place_patches(pixel_values, indices, patch_positions, tokens)
+        cos, sin = self.place_patches(pixel_values, places, patch_positions, tokens)
         encoded = self.encoder(self.layernorm_pre(tokens), cos, sin, output_hidden_states, output_attentions)
         last_hidden_state, pooled = self.pool(encoded.last_hidden_state)
         outputs = BaseModelOutputWithPooling(
@@ -678,36 +778,36 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         )
         return outputs if return_dict else outputs.to_tuple()
 
-    def select_patches(
-        self, pixel_values: torch.Tensor, visible_indices: Optional[torch.Tensor]
-    ) -> Optional[torch.Tensor]:
-        """The (B, N) int64 indices of the patches to encode, or None for all."""
+    def select_patches(self, pixel_values: torch.Tensor, visible_indices: Optional[torch.Tensor]):
+        """The (B, N) int64 indices of the patches to encode and their places on the grid, or None and None for all."""
         if visible_indices is None:
-            return None
-        if not isinstance(visible_indices, torch.Tensor):
-            raise ValueError(f"visible_indices must be a torch.Tensor, got {type(visible_indices).__name__}")
+            return None, None
+        kind = type(visible_indices).__name__
+        require(isinstance(visible_indices, torch.Tensor), "visible_indices must be a torch.Tensor, got {}", kind)
         visible_indices = visible_indices.to(pixel_values.device)
         if visible_indices.dim() == 5:
             check_residual(visible_indices, pixel_values)
-            return indices_from_residual(visible_indices, self.config.patch_size, self.config.max_visible_patches)
+            indices = indices_from_residual(visible_indices, self.config.patch_size, self.config.max_visible_patches)
+            return indices, indices
+        check_visible_indices(visible_indices, pixel_values.shape[0])
         rows, columns = self.grid_of(pixel_values)
-        check_visible_indices(visible_indices, pixel_values.shape[0], pixel_values.shape[2] * rows * columns)
-        return visible_indices.long()
+        frames, longest = pixel_values.shape[2], self.config.rope_temporal_size
+        return indices_and_places(visible_indices, frames * rows * columns, longest * rows * columns)
 
     def place_patches(
         self,
         pixel_values: torch.Tensor,
-        indices: Optional[torch.Tensor],
+        places: Optional[torch.Tensor],
         patch_positions: Optional[torch.Tensor],
         tokens: torch.Tensor,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Cosine and sine of the visible patches' rotary angles, once for all blocks."""
         if patch_positions is None:
-            if indices is None:
-                indices = torch.arange(tokens.shape[1], device=tokens.device)[None]
-            patch_positions = torch.stack(split_indices(indices, *self.grid_of(pixel_values)), dim=-1)
+            if places is None:
+                places = torch.arange(tokens.shape[1], device=tokens.device)[None]
+            patch_positions = torch.stack(split_indices(places, *self.grid_of(pixel_values)), dim=-1)
         else:
-            check_patch_positions(patch_positions, tokens.shape[0], tokens.shape[1])
+            check_patch_positions(patch_positions, tokens.shape[0], tokens.shape[1], 3)
         positions = patch_positions.to(tokens.device)
         return rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta, tokens.dtype)
 
@@ -721,45 +821,6 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
     def grid_of(self, pixel_values: torch.Tensor) -> Tuple[int, int]:
         """Patch rows and columns of a frame."""
         return pixel_values.shape[-2] // self.config.patch_size, pixel_values.shape[-1] // self.config.patch_size
-
-
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: LlavaViTConfig) -> torch.Tensor:
-    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
-
-    One label: regression. Integer labels (B,): one class each, -100 is ignored. Floating-point labels (B, num_labels):
-    several classes each. As transformers does, the type is kept in the configuration, where pipelines read it.
-
-    Raises:
-        ValueError: The labels do not fit the problem type, or the type is unknown.
-    """
-    if config.problem_type is None:
-        kind = "single_label_classification" if is_integer(labels) else "multi_label_classification"
-        config.problem_type = "regression" if config.num_labels == 1 else kind
-    labels = labels.to(logits.device)
-    if config.problem_type == "single_label_classification":
-        check_class_labels(labels, logits)
-        return F.cross_entropy(logits, labels.long())
-    if config.problem_type not in ("regression", "multi_label_classification"):
-        raise ValueError(
-            "problem_type must be regression, single_label_classification or multi_label_classification, got "
-            f"{config.problem_type!r}"
-        )
-    if labels.numel() != logits.numel() or labels.shape[0] != logits.shape[0]:
-        raise ValueError(f"labels for {config.problem_type} must be {tuple(logits.shape)}, got shape {tuple(labels.shape)}")
-    loss = F.mse_loss if config.problem_type == "regression" else F.binary_cross_entropy_with_logits
-    return loss(logits, labels.view_as(logits).to(logits.dtype))
-
-
-def check_class_labels(labels: torch.Tensor, logits: torch.Tensor) -> None:
-    """Raises ValueError unless (B,) integers in [0, num_labels) or -100."""
-    if tuple(labels.shape) != (logits.shape[0],) or not is_integer(labels):
-        raise ValueError(
-            f"labels for single_label_classification must be ({logits.shape[0]},) integers, got shape {tuple(labels.shape)} of {labels.dtype}"
-        )
-    if has_values(labels):
-        wrong = labels[((labels < 0) | (labels >= logits.shape[1])) & (labels != -100)]
-        if wrong.numel():
-            raise ValueError(f"labels must lie in [0, {logits.shape[1]}) or be -100, got {wrong[0].item()}")
 
 
 class LlavaViTForClassification(LlavaViTPreTrainedModel):
@@ -779,14 +840,18 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         patch_positions: Optional[torch.Tensor] = None,
         labels: Optional[torch.Tensor] = None,
         output_attentions: Optional[bool] = None,
-        output_hidden_states: Optional[bool] = None,
+        output_hidden_states: Union[bool, int, Sequence[int], None] = None,
         return_dict: Optional[bool] = None,
+        num_items_in_batch: Union[torch.Tensor, int, None] = None,
+        **kwargs,
     ) -> Union[tuple, ImageClassifierOutput]:
-        """Classifies images or video. Inputs as `LlavaViTModel.forward`, and `labels` as `classification_loss`.
+        """Classifies images or video. Inputs as `LlavaViTModel.forward`; `labels`, `num_items_in_batch` as `classification_loss`.
 
         Returns:
             ImageClassifierOutput: `loss` where labels are given, `logits` (B, num_labels), `hidden_states`, `attentions`.
         """
+        refuse_keywords(self.forward, kwargs)
+        self.check_form(pixel_values)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         encoded = self.llava_vit(
             pixel_values,
@@ -799,12 +864,15 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         pooled = encoded.last_hidden_state.mean(dim=1) if encoded.pooler_output is None else encoded.pooler_output
         logits = self.classifier(pooled)
         outputs = ImageClassifierOutput(
-            loss=None if labels is None else classification_loss(logits, labels, self.config),
+            loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
         return outputs if return_dict else outputs.to_tuple()
+
+    def check_form(self, pixel_values: torch.Tensor) -> None:
+        """Raises ValueError for pixels that the task has no answer for."""
 
 
 class LlavaViTForImageClassification(LlavaViTForClassification):
@@ -830,13 +898,107 @@ class LlavaViTForVideoClassification(LlavaViTForClassification):
         (1, 8)
     """
 
+    def check_form(self, pixel_values: torch.Tensor) -> None:
+        require(
+            not isinstance(pixel_values, torch.Tensor) or pixel_values.dim() != 4,
+            "a video classifier takes clips, pixel_values (B, C, T, H, W), got shape {}, which would be so many images; "
+            "of one clip's frames (T, C, H, W) pass frames.transpose(0, 1)[None]; for images take "
+            "LlavaViTForImageClassification",
+            tuple(getattr(pixel_values, "shape", ())),
+        )
+
+
+class LlavaViTBackbone(LlavaViTPreTrainedModel):
+    """LLaVA-ViT as the backbone of detectors, segmenters and depth models: feature maps of chosen stages.
+
+    The stages are "stem", the pre-normed tokens, and "stage1", "stage2", ..., the blocks' outputs (before the post-norm).
+    `out_features` or `out_indices` of the configuration choose them; the last where neither does.
+
+    Example:
+        >>> import torch
+        >>> from llavavit import LlavaViTBackbone, LlavaViTConfig
+        >>> config = LlavaViTConfig(
+        ...     hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, out_features=["stage1", "stage2"]
+        ... )
+        >>> [tuple(features.shape) for features in LlavaViTBackbone(config).eval()(torch.zeros(1, 3, 32, 48)).feature_maps]
+        [(1, 64, 2, 3), (1, 64, 2, 3)]
+    """
+
+    has_attentions = True
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)layernorm_post\.", r"(^|\.)head\.", r"^classifier\."]
+
+    def __init__(self, config: LlavaViTConfig):
+        # A configuration of its own: what is saved must not promise the parts that a backbone has no use for.
+        config = copy.deepcopy(config)
+        config.use_head = False
+        super().__init__(config)
+        self.llava_vit = LlavaViTModel(config)
+        self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
+        self.post_init()
+
+    @property
+    def stage_names(self) -> List[str]:
+        return self.config.stage_names
+
+    @property
+    def out_indices(self) -> List[int]:
+        return self.config.stages()
+
+    @property
+    def out_features(self) -> List[str]:
+        return [self.stage_names[index] for index in self.out_indices]
+
+    @property
+    def channels(self) -> List[int]:
+        return [self.num_features[index] for index in self.out_indices]
+
+    @property
+    def out_feature_channels(self) -> Dict[str, int]:
+        return dict(zip(self.stage_names, self.num_features))
+
+    def forward_with_filtered_kwargs(self, *args, **kwargs) -> BackboneOutput:
+        """How transformers' models of other tasks call their backbone."""
+        return self(*args, **kwargs)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_attentions: Optional[bool] = None,
+        output_hidden_states: Union[bool, int, Sequence[int], None] = None,
+        return_dict: Optional[bool] = None,
+        **kwargs,
+    ) -> Union[tuple, BackboneOutput]:
+        """Feature maps of images or video.
+
+        Returns:
+            BackboneOutput: `feature_maps`, one per chosen stage, (B, D, h, w) for images (B, C, H, W) and (B, D, T, h, w)
+            for video (B, C, T, H, W); `hidden_states` and `attentions` as `LlavaViTModel.forward`.
+        """
+        refuse_keywords(self.forward, kwargs)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        returned = hidden_states_to_keep(asked, len(self.num_features))
+        needed = sorted(returned.union(self.out_indices))
+        encoded = self.llava_vit(pixel_values, None, None, output_attentions, needed, return_dict=True)
+        side = self.config.patch_size
+        grid = (*pixel_values.shape[2:-2], pixel_values.shape[-2] // side, pixel_values.shape[-1] // side)
+        states = encoded.hidden_states
+        outputs = BackboneOutput(
+            feature_maps=tuple(states[index].transpose(1, 2).unflatten(2, grid) for index in self.out_indices),
+            hidden_states=tuple(x if i in returned else None for i, x in enumerate(states)) if returned else None,
+            attentions=encoded.attentions,
+        )
+        return outputs if return_dict else outputs.to_tuple()
+
 
 LlavaViTModel.register_for_auto_class("AutoModel")
 LlavaViTForImageClassification.register_for_auto_class("AutoModelForImageClassification")
 LlavaViTForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
+LlavaViTBackbone.register_for_auto_class("AutoBackbone")
 
 __all__ = [
     "LlavaViTAttention",
+    "LlavaViTBackbone",
     "LlavaViTEmbeddings",
     "LlavaViTEncoder",
     "LlavaViTEncoderLayer",

@@ -38,7 +38,7 @@ def build_parser() -> ArgumentParser:
 
 def main(argv=None) -> int:
     arguments = build_parser().parse_args(argv)
-    from hubtools.matrix_results import RESULTS, load_results, write_readme
+    from hubtools.matrix.results import RESULTS, load_results, write_readme
 
     arguments.results = (arguments.results or RESULTS).resolve()
     if arguments.jobs < 1:
@@ -54,8 +54,8 @@ def main(argv=None) -> int:
 
 def choose_versions(arguments) -> list:
     """Full release numbers, oldest first."""
-    from hubtools.matrix_results import load_results
-    from hubtools.releases import InstallError, last_patches, minor, parse_version, published_releases, representative
+    from hubtools.matrix.results import load_results
+    from hubtools.matrix.releases import InstallError, last_patches, minor, parse_version, published_releases, representative
 
     exact = [version for version in arguments.versions if len(parse_version(version)) > 2]
     if arguments.versions and len(exact) == len(arguments.versions):
@@ -87,8 +87,8 @@ def workers(jobs):
 
 
 def run_matrix(arguments, versions) -> int:
-    from hubtools.contract import fingerprint, prepare_kit
-    from hubtools.matrix_results import RESULTS, count, is_current, load_results, save_results, write_readme
+    from hubtools.matrix.suite import fingerprint, prepare_kit
+    from hubtools.matrix.results import RESULTS, count, is_current, load_results, save_results, write_readme
 
     results, mark, started = load_results(arguments.results), fingerprint(), time.perf_counter()
     standing = [] if arguments.fresh else [version for version in versions if is_current(results.get(version, {}), mark)]
@@ -113,8 +113,8 @@ def run_matrix(arguments, versions) -> int:
 
 
 def run_release(arguments, version, kit) -> dict:
-    from hubtools.contract import run_suite
-    from hubtools.releases import InstallError, build_environment
+    from hubtools.matrix.suite import run_suite
+    from hubtools.matrix.releases import InstallError, build_environment
 
     started = time.perf_counter()
     try:
@@ -139,10 +139,10 @@ def report(version, result, remark="") -> None:
 
 def run_mutants(arguments, versions) -> int:
     """Prints, for each broken copy, what the suite says on each release; exit code 0 where all are caught."""
-    from hubtools.contract import prepare_kit, run_suite
-    from hubtools.mutants import MUTANTS, broken_kit
+    from hubtools.matrix.suite import prepare_kit, run_suite
+    from hubtools.matrix.mutants import MUTANTS, broken_kit
     from hubtools.packages import PACKAGES
-    from hubtools.releases import build_environment
+    from hubtools.matrix.releases import build_environment
 
     missed = []
     with tempfile.TemporaryDirectory(prefix="contract-kit-") as scratch, workers(arguments.jobs) as pool:

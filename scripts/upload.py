@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from hubtools.errors import ArgumentParser, UserError, run_script
-from hubtools.hub_client import check_repo_id, prepare
-from hubtools.hub_files import Hashes, local_files, skipped_paths
-from hubtools.hub_secrets import take_token
-from hubtools.hub_upload import Outcome, Target, upload
+from hubtools.hub.client import check_repo_id, prepare
+from hubtools.hub.files import Hashes, local_files, local_paths, skipped_paths
+from hubtools.hub.secrets import take_token
+from hubtools.hub.upload import Outcome, Target, upload
 from hubtools.verification import failures, verify_folder
 
 
@@ -54,6 +54,7 @@ def check_folder(folder: Path) -> Path:
         raise UserError(f"{folder} is {'not a folder' if folder.exists() else 'not there'}; accepted: a folder that assemble.py built")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; accepted: a folder that assemble.py built")
+    local_paths(folder)  # before anything is read: what a link leads to is not the folder's
     return folder
 
 

@@ -157,7 +157,10 @@ class PlainLlavaViT(nn.Module):
         """The three forms of visible_indices as (B, N) indices."""
         if visible_indices is None:
             return torch.arange(patches).expand(batch, patches)
-        if visible_indices.dim() == 2:
+        if visible_indices.dim() == 2:  # as many as patches and some beyond them: all patches, and the indices are places
+            if visible_indices.shape[1] == patches and visible_indices.max() >= patches:
+                beyond = (visible_indices >= patches).any(dim=1, keepdim=True)
+                return torch.where(beyond, torch.arange(patches), visible_indices)
             return visible_indices
         p = self.config["patch_size"]
         B, _, T, H, W = visible_indices.shape
@@ -178,7 +181,8 @@ class PlainLlavaViT(nn.Module):
         tokens = tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[-1]))
         if patch_positions is None:
             h, w = (side // self.config["patch_size"] for side in pixel_values.shape[-2:])
-            patch_positions = torch.stack([indices // (h * w), indices // w % h, indices % w], dim=-1)
+            places = visible_indices if visible_indices is not None and visible_indices.dim() == 2 else indices
+            patch_positions = torch.stack([places // (h * w), places // w % h, places % w], dim=-1)
 
         x = self.layernorm_pre(tokens)
         hidden_states = [x]

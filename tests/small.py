@@ -10,8 +10,8 @@ from typing import Callable, Dict, NamedTuple, Sequence
 import torch
 
 from hubtools.errors import run_script
-from hubtools.layouts import from_hub_layout, stack
-from hubtools.recipes import Recipe, load_recipe
+from hubtools.assembly.layouts import from_hub_layout, stack
+from hubtools.assembly.recipes import Recipe, load_recipe
 
 LLAVA_VIT_TOML = """
 package = "llavavit"

@@ -38,6 +38,7 @@ class ByteFormerConfig(PretrainedConfig):
             any byte, and shifted windows mix the two ends of the sequence. True is for training of your own: padding
             is ignored, so that a sample's result does not depend on its neighbours in the batch.
         hidden_act (`str`): Name of a transformers activation. "gelu" is the exact (erf) GELU.
+        leaky_relu_slope (`float`): Slope below zero of the activation "leaky_relu"; others ignore it.
         layer_norm_eps (`float`): Epsilon of every LayerNorm.
         hidden_dropout_prob (`float`): Dropout on embeddings and on what each block adds, in training only.
         attention_probs_dropout_prob (`float`): Dropout on attention probabilities, in training only.
@@ -71,6 +72,7 @@ class ByteFormerConfig(PretrainedConfig):
         sinusoidal_pos_emb=False,
         mask_padding=False,
         hidden_act="gelu",
+        leaky_relu_slope=0.01,
         layer_norm_eps=1e-5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
@@ -93,6 +95,7 @@ class ByteFormerConfig(PretrainedConfig):
         self.sinusoidal_pos_emb = sinusoidal_pos_emb
         self.mask_padding = mask_padding
         self.hidden_act = hidden_act
+        self.leaky_relu_slope = leaky_relu_slope
         self.layer_norm_eps = layer_norm_eps
         self.hidden_dropout_prob = hidden_dropout_prob
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
@@ -229,6 +232,7 @@ _ENTRIES = {
     "downsample": lambda entry: isinstance(entry, bool),
 }
 _NUMBERS = {
+    "leaky_relu_slope": (lambda value: abs(value) < float("inf"), "a finite number"),
     "layer_norm_eps": (lambda value: 0 < value < 1, "a number between 0 and 1, such as 1e-5"),
     "hidden_dropout_prob": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),
     "attention_probs_dropout_prob": (lambda value: 0 <= value < 1, "a probability in [0, 1)"),

@@ -363,7 +363,8 @@ class ByteFormerMLP(nn.Module):
         if config.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, got {config.hidden_act!r}")
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        leaky = config.hidden_act == "leaky_relu"
+        self.activation = nn.LeakyReLU(config.leaky_relu_slope) if leaky else ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.activation_dropout_prob)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import reprlib
 import signal
 import sys
 from typing import Callable, Iterable, Iterator, Optional, Sequence
@@ -10,6 +11,34 @@ from safetensors import SafetensorError
 
 # What libraries raise when the system refuses them something; RuntimeErrors are most often something else.
 SYSTEM_ERRORS = (OSError, SafetensorError, RuntimeError)
+
+
+MAX_MESSAGE = 500  # characters
+
+
+def plain(text: object, limit: int = MAX_MESSAGE) -> str:
+    """Text of any origin as one line for a terminal: control, bidirectional and other unseen characters are spelled out.
+
+    Args:
+        text: what to show.
+        limit: characters; what is longer is cut in its middle, so that both its beginning and its end are seen.
+    """
+    words = " ".join(str(text)[: 20 * limit].split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in words)
+    if len(line) <= limit:
+        return line
+    end = limit // 3
+    return f"{line[: limit - end - 5]} ... {line[len(line) - end :]}"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value for a message: Python's way to write it, a strings's and a container's beginning only."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxdict, short.maxlist, short.maxtuple, short.maxstring, short.maxother, short.maxlong = 2, 3, 4, 4, limit, limit, 40
+    try:
+        return plain(value if isinstance(value, str) and limit > 80 else short.repr(value), limit)
+    except ValueError:  # a number of more digits than Python writes
+        return f"a very large {type(value).__name__}"
 
 
 class UserError(Exception):
@@ -44,7 +73,7 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
         message = str(error) if isinstance(error, UserError) else system_error(error)
         if message is None or "--debug" in argv:
             raise
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(plain(f"error: {message}"), file=sys.stderr)
         code = getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

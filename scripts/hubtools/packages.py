@@ -1,91 +1,34 @@
-"""The two model packages as data: which files they ship, which classes, and how the Auto classes find them."""
+"""The models that the tools serve, by package name. What is known of each stands in its file of `models/`."""
 
 import importlib
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
-from typing import Mapping, Optional, Tuple
+import pkgutil
+from typing import Dict, Optional
 
+from . import models
 from .errors import UserError
+from .facts import ROOT, Package
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Package:
-    """One model package. `models` maps each Auto class to the class that serves it, `processors` likewise."""
-
-    name: str
-    model_type: str
-    base_prefix: str  # what transformers puts before the base model's names inside a model with a head
-    config_class: str
-    configuration: str
-    modeling: str
-    models: Mapping[str, str]
-    processors: Mapping[str, Tuple[str, str]] = field(default_factory=dict)  # Auto class -> (module, class)
-
-    @property
-    def folder(self) -> Path:
-        return ROOT / self.name
-
-    def auto_class_of(self, architecture: str) -> str:
-        for auto_class, class_name in self.models.items():
-            if class_name == architecture:
-                return auto_class
-        raise UserError(f"architecture {architecture!r} is not in package {self.name!r}; known: {', '.join(sorted(self.models.values()))}")
-
-    def auto_map(self, processor: Optional[str] = None) -> dict:
-        """The `auto_map` of config.json; `processor` names the Auto class of a processor that ships with the model."""
-        entries = {"AutoConfig": f"{self.configuration}.{self.config_class}"}
-        entries.update({auto: f"{self.modeling}.{cls}" for auto, cls in self.models.items()})
-        if processor in self.processors:
-            module, cls = self.processors[processor]
-            entries[processor] = f"{module}.{cls}"
-        return entries
-
-    def load(self) -> ModuleType:
-        """Imports the package of this repository, never another installed one."""
-        if sys.path[:1] != [str(ROOT)]:
-            sys.path.insert(0, str(ROOT))
-        return importlib.import_module(self.name)
+__all__ = ["PACKAGES", "ROOT", "Package", "package_named", "package_of_type"]
 
 
-PACKAGES = {
-    "llavavit": Package(
-        name="llavavit",
-        model_type="llava_vit",
-        base_prefix="llava_vit.",
-        config_class="LlavaViTConfig",
-        configuration="configuration_llava_vit",
-        modeling="modeling_llava_vit",
-        models={
-            "AutoModel": "LlavaViTModel",
-            "AutoModelForImageClassification": "LlavaViTForImageClassification",
-            "AutoModelForVideoClassification": "LlavaViTForVideoClassification",
-        },
-    ),
-    "byteformer": Package(
-        name="byteformer",
-        model_type="byteformer",
-        base_prefix="byteformer.",
-        config_class="ByteFormerConfig",
-        configuration="configuration_byteformer",
-        modeling="modeling_byteformer",
-        models={
-            "AutoModel": "ByteFormerModel",
-            "AutoModelForImageClassification": "ByteFormerForImageClassification",
-            "AutoModelForAudioClassification": "ByteFormerForAudioClassification",
-        },
-        processors={
-            "AutoImageProcessor": ("image_processing_byteformer", "ByteFormerImageProcessor"),
-            "AutoFeatureExtractor": ("feature_extraction_byteformer", "ByteFormerFeatureExtractor"),
-        },
-    ),
-}
+def known_packages() -> Dict[str, Package]:
+    """The PACKAGE of every file in `models/`."""
+    found = [importlib.import_module(f"{models.__name__}.{file.name}").PACKAGE for file in pkgutil.iter_modules(models.__path__)]
+    return {package.name: package for package in found}
+
+
+PACKAGES = known_packages()
 
 
 def package_named(name: str) -> Package:
     if name not in PACKAGES:
         raise UserError(f"unknown package {name!r}; known: {', '.join(PACKAGES)}")
     return PACKAGES[name]
+
+
+def package_of_type(model_type: object, with_aliases: bool = False) -> Optional[Package]:
+    """The package of a `model_type`, or of a foreign one that it takes as its own; None where there is none."""
+    for package in PACKAGES.values():
+        if model_type == package.model_type or with_aliases and model_type in package.aliases:
+            return package
+    return None

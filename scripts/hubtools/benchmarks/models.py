@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..layouts import from_hub_layout, recognise, stack
+from ..assembly.layouts import from_hub_layout, recognise, stack
 from ..packages import ROOT, package_named
-from ..references import load_function, split_reference
+from ..verification.references import load_function, split_reference
 from .case import Case, Inputs, Load
 
 OURS, REFERENCE = "model", "reference"

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from ..layouts import from_hub_layout, stack
+from ..assembly.layouts import from_hub_layout, stack
 from ..packages import ROOT
-from ..recipes import load_recipe
+from ..assembly.recipes import load_recipe
 
 RECIPE = "llava-vit-small"
 USE_FOLDER = Path(__file__).with_name("use_folder.py")

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any, List
 
 from ..errors import UserError, some
-from ..published import has_config, recipe_from_folder
-from ..recipes import Recipe
+from ..assembly.published import has_config, recipe_from_folder
+from ..assembly.recipes import Recipe
 
 HEADS = {
     "image": "AutoModelForImageClassification",
@@ -36,6 +36,12 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
         return CLIPImageProcessor.from_pretrained(folder)
     _, class_name = recipe.package.processors[recipe.processor_auto_class]
     return getattr(recipe.package.load(), class_name).from_pretrained(folder)
+
+
+def freeze_all_but_head(model: Any) -> None:
+    """Leaves only the classifier to be trained: a linear probe."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD_PREFIX))
 
 
 def load_model(folder: Path, recipe: Recipe, task: str, labels: List[str]) -> Any:

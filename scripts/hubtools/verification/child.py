@@ -1,5 +1,6 @@
 """Runs a probe in a child process and turns what it reports into checks."""
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,11 @@ STDERR_LINES = 15
 
 def run_isolated(job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, object]:
     """Runs the probe `folder` where neither this repository, nor a cache, nor the network can be seen."""
+    with start_isolated(job, workdir) as child:
+        return child.follow(checks)
+
+
+def start_isolated(job: Mapping, workdir: Path) -> "Child":
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN_SETTINGS)}
     home = tempfile.mkdtemp(prefix="hf_home-", dir=workdir)
     environment.update(HF_HOME=home, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error", PYTHONDONTWRITEBYTECODE="1")
@@ -32,39 +38,60 @@ def run_isolated(job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, ob
         "from probes.folder import main; del sys.path[0]; main()"
     )
     job = {**job, "hidden_paths": [str(ROOT), str(SCRIPTS)], "hidden_modules": [*PACKAGES, "hubtools"]}
-    return _run([sys.executable, "-I", "-c", start], job, checks, workdir, environment, workdir)
+    return Child([sys.executable, "-I", "-c", start], job, workdir, environment, workdir)
 
 
 def run_beside(probe: str, job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, object]:
     """Runs a probe that uses this repository, in the caller's own environment and working directory."""
+    with start_beside(probe, job, workdir) as child:
+        return child.follow(checks)
+
+
+def start_beside(probe: str, job: Mapping, workdir: Path) -> "Child":
     path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
-    return _run([sys.executable, "-m", f"{__package__}.probes.{probe}"], job, checks, workdir, {**os.environ, "PYTHONPATH": path}, None)
+    return Child([sys.executable, "-m", f"{__package__}.probes.{probe}"], job, workdir, {**os.environ, "PYTHONPATH": path}, None)
 
 
-def _run(command: List[str], job: Mapping, checks: CheckList, workdir: Path, environment: Dict[str, str], cwd: Optional[Path]) -> Dict[str, object]:
-    """Runs one probe to its end. Returns the values it reports, by name.
+class Child:
+    """A probe at work. What it says may be followed later: until then it works on, and waits only where its pipe is full.
 
-    Raises:
-        UserError: the probe found a file of the user's unusable.
+    A context manager, at whose end the process is gone, and whatever it has started.
     """
-    job_file = workdir / "job.json"
-    job_file.write_text(json.dumps(job), encoding="utf-8")
-    with tempfile.TemporaryFile(dir=workdir) as errors:
-        process = subprocess.Popen([*command, str(job_file)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment, cwd=cwd)
-        try:
-            listener = _Listener(job["checks"], checks)
-            for line in process.stdout:
-                listener.hear(json.loads(line))
-            process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            process.stdout.close()
+
+    def __init__(self, command: List[str], job: Mapping, workdir: Path, environment: Dict[str, str], cwd: Optional[Path]):
+        self._expected = job["checks"]
+        self._errors = tempfile.TemporaryFile(dir=workdir)
+        with tempfile.NamedTemporaryFile("w", dir=workdir, prefix="job-", suffix=".json", delete=False, encoding="utf-8") as file:
+            json.dump(job, file)
+        # A session of its own, so that the processes it starts can be ended with it.
+        pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True)
+        self._process = subprocess.Popen([*command, file.name], env=environment, cwd=cwd, **pipes)
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def follow(self, checks: CheckList) -> Dict[str, object]:
+        """Adds what the probe finds to `checks`, up to its end. Returns the values it reports, by name.
+
+        Raises:
+            UserError: the probe found a file of the user's unusable.
+        """
+        listener = _Listener(self._expected, checks)
+        for line in self._process.stdout:
+            listener.hear(json.loads(line))
+        self._process.wait()
         if not listener.done:
-            errors.seek(0)
-            listener.died(process.returncode, errors.read().decode("utf-8", "replace"))
-    return listener.values
+            self._errors.seek(0)
+            listener.died(self._process.returncode, self._errors.read().decode("utf-8", "replace"))
+        return listener.values
 
 
 class _Listener:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ..errors import UserError, some
-from ..packages import PACKAGES, Package
+from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
 from .weight_files import DTYPES, Tensor
 
 CONFIG_NAME = "config.json"
 PROCESSOR_NAME = "preprocessor_config.json"
 EXAMPLE_NAME = "example_usage.py"
+EXAMPLES = Path(__file__).resolve().parents[1] / "assembly" / "templates"
 IGNORED_FOLDERS = (".git", ".cache")  # kept by git and by hub downloads; neither is uploaded
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".msgpack", ".mar", ".nemo")
 EXECUTABLE = (".py", ".pyc", ".pyo", ".pyd", ".pyw", ".ipynb", ".sh", ".bash", ".zsh", ".bat", ".cmd", ".ps1", ".so", ".dylib",
@@ -52,9 +53,9 @@ def _read_json(path: Path) -> dict:
 
 def package_of(config: dict) -> Package:
     """The package whose models the configuration describes."""
-    for package in PACKAGES.values():
-        if package.model_type == config.get("model_type"):
-            return package
+    package = package_of_type(config.get("model_type"))
+    if package:
+        return package
     known = ", ".join(package.model_type for package in PACKAGES.values())
     raise CheckFailed(f"{CONFIG_NAME} has model_type {config.get('model_type')!r}; known: {known}")
 
@@ -109,6 +110,19 @@ def code_files(package: Package) -> Dict[str, Path]:
     """The code files that a folder of this package may hold, and the package's own copy of each."""
     modules = [package.configuration, package.modeling, *(module for module, _ in package.processors.values())]
     return {f"{module}.py": package.folder / f"{module}.py" for module in modules}
+
+
+def check_sizes(config: dict, package: Package, tensors: Dict[str, Tensor]) -> None:
+    """The sizes that config.json states are those of the weights: otherwise loading ends with a list of tensors, or without one."""
+    try:
+        sizes = package.sizes_of({name: tensor.shape for name, tensor in tensors.items()})
+    except (KeyError, IndexError):  # a tensor is missing or of another kind; "weights: loaded" names it
+        return
+    labels = config.get("id2label")
+    stated = {**config, **({"num_labels": len(labels)} if isinstance(labels, dict) else {})}
+    # Sizes that are no numbers follow from a tensor's being there: a missing one is named later, as such.
+    fail_if([f"{CONFIG_NAME} has {key} {stated[key]!r}, the weights have {size}" for key, size in sizes.items()
+             if type(size) is int and stated.get(key) is not None and stated[key] != size], "")  # fmt: skip
 
 
 def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str, Tensor]) -> str:
@@ -178,6 +192,16 @@ def check_code(folder: Path, config: dict, package: Package) -> str:
         if problem:
             problems.append(problem)
     return fail_if(problems, f"{', '.join(sorted(present))}: byte for byte the package's")
+
+
+def why_no_example(folder: Path) -> str:
+    """Why the folder's example is not run, or "" where it is one of ours, byte for byte: nothing else in it may run."""
+    path = folder / EXAMPLE_NAME
+    if not path.is_file():
+        return f"the folder has no {EXAMPLE_NAME}"
+    theirs = path.read_bytes()
+    own = any(theirs == template.read_bytes() for template in EXAMPLES.glob("*_example.py"))
+    return "" if own else f"not run: {EXAMPLE_NAME} is none that assemble.py writes"
 
 
 def _difference(path: Path, original: Path) -> Optional[str]:

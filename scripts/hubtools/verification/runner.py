@@ -1,23 +1,26 @@
 """Which checks a folder gets, in which order and in which process."""
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
+from ..assembly.origin import Origin
 from ..errors import UserError
 from ..packages import Package
-from ..references import split_reference
+from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
-from .child import run_beside, run_isolated
-from .files import architecture_of, check_code, check_config, check_files, code_in_use, package_of, read_config
+from .child import Child, run_beside, start_beside, start_isolated
+from .files import architecture_of, check_code, check_config, check_files, check_sizes, code_in_use, package_of, read_config, why_no_example
 from .weight_files import DamagedFile, Tensor, read_tensors
 
 FORWARD_SUBJECTS = {
     "llavavit": ("image", "video", "sparse", "batch", "attention"),
     "byteformer": ("bytes", "padded batch", "attention"),
 }
+RELOAD = "round trip: reload"
 REFERENCE_CHECKS = ["reference: configuration", "reference: structure", "reference: forward"]
 # Entries of config.json that say nothing about what a model computes, so that a reference need not know them.
 GENERIC_KEYS = ("architectures", "auto_map", "torch_dtype", "dtype", "model_type", "transformers_version", "id2label", "label2id", "problem_type")
@@ -34,7 +37,7 @@ def verify_folder(
 
     Args:
         folder: the folder, as `assemble.py` or `save_pretrained` wrote it.
-        checkpoint: what the folder was made from; its weights are compared with the folder's.
+        checkpoint: what the folder was made from, an Origin or a path; its weights are compared with the folder's.
         reference: "FILE.py:NAME", the user's own original: `NAME(config: dict) -> torch.nn.Module`.
         progress: called with each check as soon as it is known.
         run_foreign_code: whether to load a folder whose code is not the package's. Not for what was just downloaded.
@@ -48,9 +51,10 @@ def verify_folder(
     folder = Path(folder).resolve()
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
-    if checkpoint is not None and not Path(checkpoint).exists():
-        raise UserError(f"checkpoint {checkpoint} does not exist")
-    verification = _Verification(folder, checkpoint, split_reference(reference), CheckList(progress))
+    origin = Origin.of(checkpoint)
+    if origin.checkpoint is not None and not origin.checkpoint.exists():
+        raise UserError(f"checkpoint {origin.checkpoint} does not exist")
+    verification = _Verification(folder, origin, split_reference(reference), CheckList(progress))
     verification.run(run_foreign_code)
     return verification.checks.checks
 
@@ -58,9 +62,9 @@ def verify_folder(
 class _Verification:
     """One run over one folder."""
 
-    def __init__(self, folder: Path, checkpoint, reference: Optional[Tuple[str, str]], checks: CheckList):
+    def __init__(self, folder: Path, origin: Origin, reference: Optional[Tuple[str, str]], checks: CheckList):
         self.folder = folder
-        self.checkpoint = None if checkpoint is None else str(Path(checkpoint).resolve())
+        self.origin = origin
         self.reference = reference
         self.checks = checks
         self.config: Dict = {}
@@ -105,23 +109,25 @@ class _Verification:
         except DamagedFile as damage:
             raise CheckFailed(str(damage)) from damage
         files = sorted({tensor.file for tensor in self.tensors.values()})
+        if self.package:
+            check_sizes(self.config, self.package, self.tensors)
         return f"{len(self.tensors)} tensors, {self.size / 1e6:,.1f} MB in {len(files)} file{'s' * (len(files) > 1)}, whole"
 
     @property
     def size(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    # -- in child processes, one at a time
+    # -- in child processes
 
     def planned(self) -> List[str]:
         """The checks that run in child processes."""
-        return [*self.inspections(), "round trip: reload", "weights: checkpoint", *REFERENCE_CHECKS]
+        return [*self.inspections(), RELOAD, "weights: checkpoint", *REFERENCE_CHECKS]
 
     def inspections(self) -> List[str]:
         subjects = FORWARD_SUBJECTS[self.package.name] if self.package else ()
         base = ["load: base model"] if self.package and self.auto_class != "AutoModel" else []
         loads = ["weights: finite", "load: configuration", "load: processor", *base, "load: model", "weights: loaded"]
-        return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects)]
+        return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects), "example: runs"]
 
     @property
     def auto_class(self) -> str:
@@ -129,9 +135,14 @@ class _Verification:
 
     def load(self, workdir: Path) -> None:
         job = self.job(workdir)
-        values = run_isolated({**job, "mode": "inspect", "checks": self.inspections()}, self.checks, workdir)
-        self.reload(job, workdir)
-        changed = self.compare_checkpoint(job, workdir)
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(start_isolated({**job, "checks": [*self.inspections(), RELOAD]}, workdir))
+            # Beside it: importing torch takes longer than a small folder's checks, and this one keeps a tensor at a time.
+            checkpoint = stack.enter_context(self.start_comparison(job, workdir)) if self.origin.checkpoint else None
+            values = folder.follow(self.checks)
+            self.account_for_reload()
+            shutil.rmtree(job["saved"], ignore_errors=True)
+            changed = self.compare_checkpoint(checkpoint)
         self.compare_reference(job, workdir, values.get("config"), changed)
 
     def job(self, workdir: Path) -> dict:
@@ -140,12 +151,16 @@ class _Verification:
         needed = int(1.1 * self.size) + 10**7
         return {
             "folder": str(self.folder),
+            "checkpoint": str(self.origin.checkpoint.resolve()) if self.origin.checkpoint else None,
+            "key": self.origin.key,
+            "prefix": self.origin.prefix,
             "package": package.name,
             "model_type": package.model_type,
             "config_class": package.config_class,
             "base_prefix": package.base_prefix,
             "architecture": self.config["architectures"][0],
             "auto_class": self.auto_class,
+            "no_example": why_no_example(self.folder),
             "code": sorted(code_in_use(self.config, package)),
             "tensors": [asdict(tensor) for tensor in self.tensors.values()],
             "saved": str(workdir / "saved"),
@@ -161,22 +176,22 @@ class _Verification:
             return None
         return str(beside)
 
-    def reload(self, job: dict, workdir: Path) -> None:
+    def account_for_reload(self) -> None:
+        """Says why nothing was loaded once more, where that is so."""
         status = {check.name: check.status for check in self.checks.checks}
         needed = [name for name in ("weights: loaded", "round trip: save") if status[name] != PASS]
-        if needed:
-            self.checks.skip(["round trip: reload"], f"not run: {needed[0]} did not pass")
-            return
-        run_isolated({**job, "mode": "reload", "checks": ["round trip: reload"]}, self.checks, workdir)
-        shutil.rmtree(job["saved"])
+        if RELOAD not in status and needed:
+            self.checks.skip([RELOAD], f"not run: {needed[0]} did not pass")
 
-    def compare_checkpoint(self, job: dict, workdir: Path) -> List[str]:
+    def start_comparison(self, job: dict, workdir: Path) -> Child:
+        return start_beside("checkpoint", {**job, "checks": ["weights: checkpoint"]}, workdir)
+
+    def compare_checkpoint(self, comparison: Optional[Child]) -> List[str]:
         """Gives the names of the tensors that differ from the checkpoint's."""
-        if self.checkpoint is None:
+        if comparison is None:
             self.checks.skip(["weights: checkpoint"], "no --checkpoint given")
             return []
-        job = {**job, "checkpoint": self.checkpoint, "checks": ["weights: checkpoint"]}
-        return run_beside("checkpoint", job, self.checks, workdir).get("changed", [])
+        return comparison.follow(self.checks).get("changed", [])
 
     def compare_reference(self, job: dict, workdir: Path, config: Optional[dict], changed: List[str]) -> None:
         if self.reference is None:
@@ -186,5 +201,5 @@ class _Verification:
             self.checks.skip(REFERENCE_CHECKS, "not run: the folder's configuration was not loaded")
             return
         own_keys = [key for key in self.config if key not in GENERIC_KEYS and not key.startswith("_")]
-        job = {**job, "reference": self.reference, "checkpoint": self.checkpoint, "config": config, "own_keys": own_keys, "changed": changed}
+        job = {**job, "reference": self.reference, "config": config, "own_keys": own_keys, "changed": changed}
         run_beside("reference", {**job, "checks": REFERENCE_CHECKS}, self.checks, workdir)

@@ -2,9 +2,9 @@
 
 from typing import Dict, Mapping
 
-from hubtools.checkpoint import Checkpoint, open_checkpoint
+from hubtools.assembly.checkpoint import Checkpoint, open_checkpoint
 from hubtools.errors import UserError
-from hubtools.layouts import to_hub_layout
+from hubtools.assembly.layouts import to_hub_layout
 
 from .protocol import CheckFailed, Reporter, read_job
 from .tensors import Differences, read_tensor
@@ -13,7 +13,7 @@ from .tensors import Differences, read_tensor
 def compare(job: Mapping, reporter: Reporter) -> str:
     """Every tensor of the folder is, bit for bit, what the checkpoint maps to, converted to the folder's type."""
     entries: Dict[str, Mapping] = {entry["name"]: entry for entry in job["tensors"]}
-    with open_checkpoint(job["checkpoint"]) as checkpoint:
+    with open_checkpoint(job["checkpoint"], job.get("key"), job.get("prefix")) as checkpoint:
         parts = mapping(job["package"], checkpoint, entries)
         differences, converted = Differences(), set()
         for name, part in parts.items():

@@ -1,6 +1,8 @@
 """Loads a folder as a stranger would: through the Auto classes, in a process that sees neither this repository nor a cache.
 
-Two modes. "inspect" loads, compares the weights, saves and computes; "reload" loads what was saved and compares.
+Two processes. The first loads, compares the weights, saves and computes; the second loads what was saved and compares. Both
+are forks of one that has imported torch and transformers and nothing of the folder, so that the seconds which that takes
+are spent once.
 """
 
 import gc
@@ -8,13 +10,16 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import signal
 import sys
+import traceback
 from functools import partial
 from typing import Callable, Dict, List, Mapping
 
 import torch
 
 from .byteformer import ByteFormerForwards
+from .example import run_example
 from .forwards import expect, expect_equal
 from .llava_vit import LlavaViTForwards
 from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
@@ -23,7 +28,9 @@ from .tensors import Differences, is_finite, read_tensor
 FORWARDS = {"llava_vit": LlavaViTForwards, "byteformer": ByteFormerForwards}
 SHARD_SIZE = "100MB"  # save_pretrained holds a shard's bytes in memory
 DECODED = ("JPEG", "PNG", "TIFF", "fCHW", "fHWC", "WAV")  # encodings that the byte processors make from pixels or samples
-BIG = 10**9  # bytes
+BIG, SMALL = 10**9, 10**8  # bytes of weights
+RELOAD = "round trip: reload"
+NOTHING_MORE = 77  # exit code of a process that is content, and has nothing for the next one
 
 
 class Hidden:
@@ -43,7 +50,8 @@ class Probe:
 
     Args:
         job: "folder", "package" (model_type, config_class, base_prefix), "auto_class" and "architecture" of the weights,
-            "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use).
+            "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use),
+            "no_example" (why the example is not run, or "").
     """
 
     def __init__(self, job: Mapping, reporter: Reporter):
@@ -54,6 +62,7 @@ class Probe:
         self.model = None
         self.processor = None
         self._forwards = None
+        self.recorded: Dict[str, torch.Tensor] = {}
 
     def steps(self) -> Dict[str, Callable[[], str]]:
         """The checks that the job names."""
@@ -65,7 +74,8 @@ class Probe:
             "load: model": self.load_model,
             "weights: loaded": self.compare_loaded,
             "round trip: save": self.save,
-            "round trip: reload": self.reload,
+            RELOAD: self.reload,
+            "example: runs": self.example,
         }
         for name in self.job["checks"]:
             group, subject = name.split(": ")
@@ -179,9 +189,27 @@ class Probe:
     def from_folder(self, auto_class: str, folder: str) -> torch.nn.Module:
         import transformers
 
-        model = getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True, **self.load_arguments())
+        loader = getattr(transformers, auto_class)
+        try:
+            model = loader.from_pretrained(folder, trust_remote_code=True, **self.load_arguments())
+        except RuntimeError as error:  # transformers tells mismatched sizes in a log that is not shown
+            self.check_shapes(loader, folder)
+            raise error
         self.check_origin(type(model))
         return model.eval()
+
+    def check_shapes(self, loader: type, folder: str) -> None:
+        """Fails with the tensors whose shapes are not those that the configuration asks for."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        with torch.device("meta"):
+            model = loader.from_config(config, trust_remote_code=True)
+        wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        problems = [f"{name} has shape {self.entries[name]['shape']} in the file, {shape} by config.json"
+                    for name, shape in wanted.items() if name in self.entries and list(self.entries[name]["shape"]) != shape]  # fmt: skip
+        if problems:
+            raise CheckFailed("\n".join([f"{len(problems)} of {len(wanted)} tensors: {problems[0]}", *problems]))
 
     def load_arguments(self) -> dict:
         import transformers
@@ -207,11 +235,22 @@ class Probe:
         self.need_model()
         if self._forwards is None:
             self._forwards = FORWARDS[self.job["model_type"]](self.model.float())
+            self.recorded = self._forwards.recorded
         return self._forwards
 
     def write_exchange(self) -> None:
-        if self._forwards and self._forwards.recorded:
-            torch.save(self._forwards.recorded, self.job["exchange"])
+        if self.recorded:
+            torch.save(self.recorded, self.job["exchange"])
+
+    # -- example
+
+    def example(self) -> str:
+        self.need_model()
+        if self.job["no_example"]:
+            raise CheckSkipped(self.job["no_example"])
+        self.model = self._forwards = None  # the example loads a model of its own
+        gc.collect()
+        return run_example(os.path.join(self.folder, "example_usage.py"))
 
     # -- round trip
 
@@ -280,10 +319,52 @@ def main() -> None:
     job = read_job()
     sys.path = [path for path in sys.path if os.path.realpath(path) not in job["hidden_paths"]]
     sys.meta_path.insert(0, Hidden(job["hidden_modules"]))
+    import_libraries()
+    if sum(entry["nbytes"] for entry in job["tensors"]) < SMALL:
+        torch.set_num_threads(1)  # threads that wait for each other cost a small model more than they give
     torch.manual_seed(0)
     reporter = Reporter()
-    probe = Probe(job, reporter)
-    reporter.run(job["checks"], probe.steps())
-    if job["mode"] == "inspect":
-        probe.write_exchange()
+    first = [name for name in job["checks"] if name != RELOAD]
+    if in_fork(lambda: inspect(job, reporter, first)) and RELOAD in job["checks"]:
+        reporter.run([RELOAD], Probe(job, reporter).steps())
     reporter.send("done")
+
+
+def inspect(job: Mapping, reporter: Reporter, names: List[str]) -> bool:
+    """Runs the checks of the first process. Gives whether there is something to reload."""
+    probe = Probe(job, reporter)
+    passed = reporter.run(names, probe.steps())
+    probe.write_exchange()
+    return {"weights: loaded", "round trip: save"} <= set(passed)
+
+
+def import_libraries() -> None:
+    """What loading any folder imports in the end, whatever the release calls the modules."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel, ProcessorMixin  # noqa: F401
+
+
+def in_fork(work: Callable[[], bool]) -> bool:
+    """Does the work in a fork, which leaves nothing behind in this process; ends as the fork ends where that does not end well.
+
+    Where forking is not safe once libraries have their threads (outside Linux), the work is done here.
+    """
+    if sys.platform != "linux":
+        return work()
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            code = 0 if work() else NOTHING_MORE
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    _, status = os.waitpid(process, 0)
+    if os.WIFSIGNALED(status):
+        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    code = os.WEXITSTATUS(status)
+    if code not in (0, NOTHING_MORE):
+        sys.exit(code)
+    return code == 0

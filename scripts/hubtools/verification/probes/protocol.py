@@ -34,10 +34,14 @@ class Reporter:
         """Says that `what`, a file of the user's, is being read or run: failing now is its fault. None ends that."""
         self.send("using", what=what)
 
-    def run(self, names: List[str], steps: Dict[str, Callable[[], str]]) -> None:
-        """Runs the named steps in order. A step returns its detail, or raises CheckFailed or CheckSkipped."""
+    def run(self, names: List[str], steps: Dict[str, Callable[[], str]]) -> List[str]:
+        """Runs the named steps in order. A step returns its detail, or raises CheckFailed or CheckSkipped.
+
+        Returns:
+            The names of those that passed.
+        """
+        passed = []
         for name in names:
-            self.send("start", name=name)
             started = time.perf_counter()
             try:
                 status, detail = "PASS", steps[name]()
@@ -46,6 +50,9 @@ class Reporter:
             except CheckSkipped as reason:
                 status, detail = "SKIP", str(reason)
             self.send("check", name=name, status=status, detail=detail, seconds=time.perf_counter() - started)
+            if status == "PASS":
+                passed.append(name)
+        return passed
 
 
 def read_job() -> dict:

@@ -1,21 +1,21 @@
 """Compares a folder with the user's own original: configuration, structure, and outputs for the same weights and inputs.
 
 The reference gets the weights that the folder should hold: the folder's, and where a checkpoint was given and differs,
-the checkpoint's. Its state dict may be in any layout that `hubtools.layouts` knows.
+the checkpoint's. Its state dict may be in any layout that `hubtools.assembly.layouts` knows.
 """
 
 import inspect
-import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from hubtools.checkpoint import open_checkpoint
+from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.errors import UserError, some
-from hubtools.layouts import Layout, Part, recognise, to_hub_layout
-from hubtools.packages import PACKAGES
-from hubtools.references import load_function
+from hubtools.facts import Layout
+from hubtools.assembly.layouts import Part, hub_shapes, recognise, to_hub_layout
+from hubtools.packages import package_named
+from hubtools.verification.references import load_function
 
 from .folder import case_of, cases_of
 from .forwards import TOLERANCE
@@ -23,46 +23,6 @@ from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
 from .tensors import Differences, OutputDifference, compare_outputs, read_tensor
 
 OUTPUT_NAMES = ("last_hidden_state", "pooler_output", "logits")
-LAYER = r"encoder\.layers\.(\d+)\..+"
-
-
-def sizes_llava_vit(shapes: Mapping[str, Tuple[int, ...]]) -> Dict[str, Any]:
-    patches = shapes["embeddings.patch_embedding.weight"]
-    return {
-        "hidden_size": patches[0],
-        "num_channels": patches[1],
-        "patch_size": patches[2],
-        "layer_norm_type": "layer_norm" if "layernorm_pre.bias" in shapes else "rms_norm",
-        "use_head": "head.probe" in shapes,
-    }
-
-
-def sizes_byteformer(shapes: Mapping[str, Tuple[int, ...]]) -> Dict[str, Any]:
-    layers = layers_of(shapes)
-    return {
-        "vocab_size": shapes["embeddings.byte_embeddings.weight"][0],
-        "hidden_size": shapes["embeddings.byte_embeddings.weight"][1],
-        "conv_kernel_size": shapes["embeddings.token_reduction.weight"][-1],
-        "max_position_embeddings": shapes["embeddings.position_embeddings"][-2],
-        "downsample": [f"encoder.layers.{i}.downsample.reduction.weight" in shapes for i in range(layers)],
-    }
-
-
-SIZES = {"llavavit": sizes_llava_vit, "byteformer": sizes_byteformer}
-
-
-def layers_of(shapes: Mapping[str, Tuple[int, ...]]) -> int:
-    return 1 + max((int(found.group(1)) for found in map(re.compile(LAYER).fullmatch, shapes) if found), default=-1)
-
-
-def sizes_of(package: str, shapes: Mapping[str, Tuple[int, ...]]) -> Dict[str, Any]:
-    """The configuration values that shapes in the Hub layout show."""
-    sizes = {**SIZES[package](shapes), "num_hidden_layers": layers_of(shapes)}
-    if "encoder.layers.0.mlp.fc1.weight" in shapes:
-        sizes["intermediate_size"] = shapes["encoder.layers.0.mlp.fc1.weight"][0]
-    if "classifier.weight" in shapes:
-        sizes["num_labels"] = shapes["classifier.weight"][0]
-    return sizes
 
 
 class ReferenceProbe:
@@ -71,13 +31,11 @@ class ReferenceProbe:
     def __init__(self, job: Mapping, reporter: Reporter):
         self.job = job
         self.reporter = reporter
-        self.package: str = job["package"]
-        self.prefix = PACKAGES[self.package].base_prefix
+        self.package = package_named(job["package"])
         self.entries = {entry["name"]: entry for entry in job["tensors"]}
         self.reference: Optional[torch.nn.Module] = None
         self.layout: Optional[Layout] = None
         self.parts: Dict[str, Part] = {}
-        self.unmatched: List[str] = []
 
     def steps(self) -> Dict[str, Callable[[], str]]:
         return {
@@ -100,7 +58,7 @@ class ReferenceProbe:
         self.reference = reference.float().eval()
         shapes = self.hub_shapes()
         try:
-            found = sizes_of(self.package, shapes)
+            found = self.package.sizes_of(shapes)
         except KeyError as missing:
             raise CheckFailed(f"the reference ({self.layout.name} layout) has no {missing}; its keys: {some(shapes)}") from missing
         found.update(self.own_configuration())
@@ -115,17 +73,10 @@ class ReferenceProbe:
         """The reference's shapes under the keys of the Hub layout, without the base model's prefix."""
         state = self.reference.state_dict()
         try:
-            self.layout = recognise(self.package, state)
+            self.layout = recognise(self.package.name, state)
         except UserError as error:
             raise CheckFailed(f"the reference's state dict: {error}") from error
-        shapes = {}
-        for name, tensor in state.items():
-            match = self.layout.match(name[len(self.prefix) :] if name.startswith(self.prefix) else name)
-            if match:
-                rule, groups = match
-                for index, target in enumerate(rule.targets):
-                    shapes[target.format(**groups)] = Part(name, index, len(rule.targets)).shape(tensor.shape)
-        return shapes
+        return hub_shapes(self.layout, self.package, {name: tensor.shape for name, tensor in state.items()})
 
     def own_configuration(self) -> Dict[str, Any]:
         """What the reference's own `config`, if it keeps one, says about values that config.json has, too."""
@@ -143,10 +94,10 @@ class ReferenceProbe:
         if not any("classifier." in name for name in state):
             left_out = [name for name in expected if name.startswith("classifier.")]
         elif not any(name.startswith("classifier.") for name in expected):
-            left_out = self.unmatched = [name for name in state if name.startswith("classifier.")]
+            left_out = [name for name in state if name.startswith("classifier.")]
         names = [name for name in state if name not in left_out]
         try:
-            _, parts = to_hub_layout(self.package, names, [name for name in expected if name not in left_out])
+            _, parts = to_hub_layout(self.package.name, names, [name for name in expected if name not in left_out])
         except UserError as error:
             raise CheckFailed(str(error).replace("the checkpoint", "the reference", 1)) from error
         problems = []
@@ -186,8 +137,8 @@ class ReferenceProbe:
             with torch.no_grad():
                 part.of(state[part.source]).copy_(read_tensor(self.job["folder"], self.entries[name]))
         if self.job["changed"]:
-            with open_checkpoint(self.job["checkpoint"]) as checkpoint, torch.no_grad():
-                _, sources = to_hub_layout(self.package, checkpoint.names(), self.entries)
+            with open_checkpoint(self.job["checkpoint"], self.job.get("key"), self.job.get("prefix")) as checkpoint, torch.no_grad():
+                _, sources = to_hub_layout(self.package.name, checkpoint.names(), self.entries)
                 for name in set(self.job["changed"]) & set(self.parts):
                     stored = getattr(torch, self.entries[name]["dtype"])
                     tensor = sources[name].of(checkpoint.tensor(sources[name].source)).to(stored)

@@ -1,0 +1,1 @@
+"""From a checkpoint and a recipe to a Hub folder, and back to a foreign checkpoint."""

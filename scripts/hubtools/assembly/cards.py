@@ -1,0 +1,116 @@
+"""The texts of a Hub folder: the model card with its metadata, and example_usage.py."""
+
+from pathlib import Path
+from string import Template
+from typing import Any, Dict, List
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from .recipes import Recipe
+
+TEMPLATES = Path(__file__).with_name("templates")
+LICENCE_NAMES = {"apache-2.0": "Apache-2.0", "apple-ascl": "the Apple sample code licence (`apple-ascl`)"}
+# What the Hub is told that `pipeline()` does with a folder. Not video classification: that pipeline gives the model the
+# frames of a video as a batch of images.
+PIPELINE_TAGS = {
+    "AutoModel": "image-feature-extraction",
+    "AutoModelForImageClassification": "image-classification",
+    "AutoModelForAudioClassification": "audio-classification",
+}
+# Auto class -> what is shown of a model, by the names of the templates.
+SUBJECTS = {
+    "AutoModel": "features",
+    "AutoModelForImageClassification": "image",
+    "AutoModelForVideoClassification": "video",
+    "AutoModelForAudioClassification": "audio",
+}
+
+
+def template(recipe: Recipe, name: str) -> str:
+    return (TEMPLATES / f"{recipe.package.name}_{name}").read_text(encoding="utf-8")
+
+
+def example_usage(recipe: Recipe) -> str:
+    return template(recipe, f"{SUBJECTS[recipe.auto_class]}_example.py")
+
+
+def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
+    """The card: YAML metadata as the Hub reads it, then text whose snippets run as they stand."""
+    body = template(recipe, f"{SUBJECTS[recipe.auto_class]}_card.md") + template(recipe, "notes.md")
+    return f"---\n{metadata(recipe).to_yaml()}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
+
+
+def metadata(recipe: Recipe) -> ModelCardData:
+    card = recipe.card
+    # The library refuses metrics without a model name, and writes a model-index for them.
+    metrics: Dict[str, Any] = {"model_name": recipe.name, "eval_results": _results(card.get("metrics", ()))} if card.get("metrics") else {}
+    optional = ("license", "license_name", "license_link", "base_model", "language")
+    return ModelCardData(
+        **{key: card[key] for key in optional if key in card},
+        **metrics,
+        library_name="transformers",
+        pipeline_tag=card.get("pipeline_tag", PIPELINE_TAGS.get(recipe.auto_class)),
+        tags=list(dict.fromkeys([recipe.package.model_type, "custom_code", *_arxiv_tags(card), *card.get("tags", ())])),
+        datasets=list(card["datasets"]) if card.get("datasets") else None,
+    )
+
+
+def _results(metrics) -> List[EvalResult]:
+    return [
+        EvalResult(
+            task_type=metric["task"],
+            dataset_type=metric["dataset"],
+            dataset_name=metric["dataset"],
+            metric_type=metric["name"],
+            metric_value=metric["value"],
+        )
+        for metric in metrics
+    ]
+
+
+def _arxiv_tags(card) -> List[str]:
+    return [f"arxiv:{card['paper']}"] if card.get("paper") else []
+
+
+def licence_text(card) -> str:
+    licence = card.get("license")
+    if licence is None:
+        return "under the terms of whoever trained them; none are stated here"
+    return card.get("license_name") or LICENCE_NAMES.get(licence, licence)
+
+
+def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[str, Any]:
+    values = {
+        "name": recipe.name,
+        "repo": f"your-name/{recipe.name}",
+        "summary": recipe.card.get("summary", f"A {recipe.package.model_type} model."),
+        "parameters": f"{parameters:,}",
+        "dtype": dtype,
+        "license_text": licence_text(recipe.card),
+        "num_labels": config.num_labels,
+    }
+    values.update({key: value for key, value in config.to_dict().items() if key not in values})
+    values.update(_llava_vit_values(recipe, config) if recipe.package.name == "llavavit" else _byteformer_values(recipe, config))
+    return values
+
+
+def _llava_vit_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    if recipe.auto_class != "AutoModel":
+        return {"sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
+    pooled = "print(output.pooler_output.shape)  # (1, hidden size)" if config.use_head else "print(output.pooler_output)  # None: this model has no pooling head"
+    return {"pooled_line": pooled, "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)"}
+
+
+def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    if recipe.processor.get("file_encoding", "WAV") == "WAV":
+        rate = recipe.processor.get("sampling_rate", 16000)
+        inputs = f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\ninputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors=\"pt\")"
+    else:
+        inputs = 'inputs = feature_extractor("word.mp3", return_tensors="pt")  # the file\'s own bytes'
+    source = '"photo.jpg"' if recipe.processor.get("file_encoding", "TIFF") is None else 'Image.open("photo.jpg")'
+    return {
+        "audio_inputs": inputs,
+        "image_inputs": f'inputs = processor({source}, return_tensors="pt")  # input_ids: bytes, padded with 256',
+        "conv_stride": config.conv_kernel_size // 2,
+        "input_text": ", ".join(f"{key} {value}" for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
+    }

@@ -1,0 +1,172 @@
+"""What there is to know about a model before the tools can serve it. `models/` fills this in, one file per model.
+
+Nothing here, and nothing in a model's file but its functions' bodies, imports torch: whoever only looks at files needs none.
+"""
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+
+from .errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+Shapes = Mapping[str, Tuple[int, ...]]
+FIRST_NUMBER, KIND = re.compile(r"\d+"), re.compile(r"(?<=\.)(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a key map: `source` in the foreign layout, `targets` in the Hub layout (several: stacked in the source).
+
+    In both, `{i}` stands for a layer, the first number in the key, and `{p}` for `weight` or `bias` at its end.
+    """
+
+    source: str
+    targets: Tuple[str, ...]
+
+
+def rules(*pairs: Tuple[str, object]) -> Tuple[Rule, ...]:
+    return tuple(Rule(source, (target,) if isinstance(target, str) else tuple(target)) for source, target in pairs)
+
+
+def same(*templates: str) -> Tuple[Rule, ...]:
+    """Rules for keys that are called alike in the Hub layout."""
+    return rules(*((template, template) for template in templates))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A named key map. `dropped` are patterns of keys that carry no information, such as stored rotary frequencies."""
+
+    name: str
+    rules: Tuple[Rule, ...]
+    dropped: Tuple[str, ...] = ()
+
+    def match(self, name: str) -> Optional[Tuple[Rule, Dict[str, str]]]:
+        """The rule for a key of this layout, and what its placeholders stand for."""
+        return _find(self._by_source, name)
+
+    def match_target(self, name: str) -> Optional[Tuple[Rule, Dict[str, str]]]:
+        """The rule whose first target is a key of the Hub layout, and what its placeholders stand for."""
+        return _find(self._by_target, name)
+
+    def drops(self, name: str) -> bool:
+        return any(re.search(pattern, name) for pattern in self.dropped)
+
+    @cached_property
+    def _by_source(self) -> Dict[str, Rule]:
+        return {rule.source: rule for rule in reversed(self.rules)}
+
+    @cached_property
+    def _by_target(self) -> Dict[str, Rule]:
+        return {rule.targets[0]: rule for rule in reversed(self.rules)}
+
+
+def _find(table: Mapping[str, Rule], name: str) -> Optional[Tuple[Rule, Dict[str, str]]]:
+    return next(((table[template], groups) for template, groups in _templates(name) if template in table), None)
+
+
+def _templates(name: str) -> Iterator[Tuple[str, Dict[str, str]]]:
+    """The templates that a key may be an instance of: looked up, so that a key costs the same however many rules there are."""
+    kind = KIND.search(name)
+    kinds = [(name, {})] + ([(f"{name[: kind.start()]}{{p}}", {"p": kind.group()})] if kind else [])
+    for text, groups in kinds:
+        yield text, groups
+        number = FIRST_NUMBER.search(text)
+        if number:
+            yield f"{text[: number.start()]}{{i}}{text[number.end() :]}", {**groups, "i": number.group()}
+
+
+def fill(template: str, groups: Mapping[str, str]) -> str:
+    for placeholder, value in groups.items():
+        template = template.replace(f"{{{placeholder}}}", value)
+    return template
+
+
+@dataclass(frozen=True)
+class Package:
+    """All that the tools know of one model.
+
+    Attributes:
+        name: of the package at the repository's root, and of this model's file in `models/`.
+        model_type: in config.json.
+        base_prefix: what transformers puts before the base model's names inside a model with a head.
+        config_class, configuration, modeling: the class, and the modules that hold it and the models.
+        models: Auto class -> the class that serves it.
+        processors: Auto class -> (module, class), where a processor ships as code.
+        aliases: foreign model types whose weights and configuration the model takes as they are.
+        inert_keys: of foreign configurations, which take no part in the computation.
+        layouts: the layouts in which users hold the weights; "hub" is the model's own.
+        sizes: the configuration values that the shapes of the base model's tensors show; `layers_of` helps.
+    """
+
+    name: str
+    model_type: str
+    base_prefix: str
+    config_class: str
+    configuration: str
+    modeling: str
+    models: Mapping[str, str]
+    layouts: Tuple[Layout, ...]
+    sizes: Callable[[Shapes], Dict[str, Any]]
+    processors: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
+    aliases: Tuple[str, ...] = ()
+    inert_keys: Tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / self.name
+
+    def auto_class_of(self, architecture: str) -> str:
+        for auto_class, class_name in self.models.items():
+            if class_name == architecture:
+                return auto_class
+        raise UserError(f"architecture {architecture!r} is not in package {self.name!r}; known: {', '.join(sorted(self.models.values()))}")
+
+    def auto_map(self, processor: Optional[str] = None) -> dict:
+        """The `auto_map` of config.json; `processor` names the Auto class of a processor that ships with the model."""
+        entries = {"AutoConfig": f"{self.configuration}.{self.config_class}"}
+        entries.update({auto: f"{self.modeling}.{cls}" for auto, cls in self.models.items()})
+        if processor in self.processors:
+            module, cls = self.processors[processor]
+            entries[processor] = f"{module}.{cls}"
+        return entries
+
+    def load(self) -> ModuleType:
+        """Imports the package of this repository, never another installed one."""
+        if sys.path[:1] != [str(ROOT)]:
+            sys.path.insert(0, str(ROOT))
+        return importlib.import_module(self.name)
+
+    def layout(self, name: str) -> Layout:
+        for layout in self.layouts:
+            if layout.name == name:
+                return layout
+        raise UserError(f"{self.name} has no layout {name!r}; known: {', '.join(layout.name for layout in self.layouts)}")
+
+    def without_prefix(self, name: str) -> str:
+        return name[len(self.base_prefix) :] if name.startswith(self.base_prefix) else name
+
+    def sizes_of(self, shapes: Shapes) -> Dict[str, Any]:
+        """The configuration values that shapes in the Hub layout show, with or without the base model's prefix.
+
+        Raises:
+            KeyError: a tensor that every model of this kind has is not there.
+        """
+        bare = {self.without_prefix(name): tuple(shape) for name, shape in shapes.items()}
+        sizes = {**self.sizes(bare), "num_hidden_layers": layers_of(bare)}
+        if "encoder.layers.0.mlp.fc1.weight" in bare:
+            sizes["intermediate_size"] = bare["encoder.layers.0.mlp.fc1.weight"][0]
+        if "classifier.weight" in bare:
+            sizes["num_labels"] = bare["classifier.weight"][0]
+        return sizes
+
+
+def layers_of(shapes: Shapes) -> int:
+    """How many layers names such as `encoder.layers.5.…` show."""
+    return 1 + max((int(found.group(1)) for found in map(re.compile(r"encoder\.layers\.(\d+)\..+").fullmatch, shapes) if found), default=-1)

@@ -1,0 +1,35 @@
+"""The packages on the floor, the last 4.x, the first 5.x and the newest transformers, each in an environment of its own.
+
+The suite itself is tests/contract/; `make matrix` runs it on every release. Environments are kept in .venvs, or in $RELEASE_ENVIRONMENTS.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hubtools.matrix.suite import prepare_kit, run_suite
+from hubtools.matrix.results import load_results
+from hubtools.packages import ROOT
+from hubtools.matrix.releases import build_environment, representative
+
+ENVIRONMENTS = Path(os.environ.get("RELEASE_ENVIRONMENTS", ROOT / ".venvs"))
+# The releases of the kept results: a new one on the registry must not turn an unchanged repository red.
+VERSIONS = representative(list(load_results()))
+
+
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory):
+    """Release -> its run, started together so that every core has something to do."""
+    kit = tmp_path_factory.mktemp("contract") / "kit"
+    prepare_kit(kit)
+    chosen = [item.callspec.params["version"] for item in request.session.items if item.module is request.module]
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        yield {version: pool.submit(lambda version=version: run_suite(build_environment(version, ENVIRONMENTS), kit)) for version in chosen}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_contract(version, runs):
+    result = runs[version].result()
+    reasons = "\n".join(f"{name}: {reason}" for name, reason in result["failed"].items())
+    assert result["status"] == "passed", f"{reasons}\n{result['output'][-4000:]}"

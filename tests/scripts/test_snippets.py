@@ -1,0 +1,133 @@
+"""Every snippet of the documentation runs as it stands, in a folder such as its reader would sit in.
+
+Python blocks of one document run in order in one process; a printed line that a comment announces must come out so. Shell
+blocks run under `bash -e` in a terminal, uploads against a Hub on 127.0.0.1. `make` targets are looked up, not run: they run this suite.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+
+from hubtools.assembly.build import build_folder
+from hubtools.demos.photos import save_training_checkpoint
+from hubtools.packages import ROOT
+from hubtools.assembly.recipes import load_recipe
+from local_hub import LocalHub
+from terminal import run_in_terminal
+
+DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md"]
+# One recipe for every template of a model card.
+CARDS = ["llava-vit-small", "onevision-encoder-large-lang", "byteformer-imagenet-jpeg-q60-k4-w128", "byteformer-speech-commands-wav", "byteformer-speech-commands-mp3-k4-w32"]
+DEMOS = ["byteformer-digits", "llava-vit-moving-digits"]
+
+
+def blocks(text: str, language: str):
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def announced(code: str):
+    """What the comments behind print() announce: a number, or shapes."""
+    return [match.group(1) for match in re.finditer(r"^\s*print\(.*\)  # (\([\d, ]+\)(?: \([\d, ]+\))*|\d+)$", code, flags=re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with what the documents mention: models, a photograph, a digit, a checkpoint, the repository's own folders."""
+    desk = tmp_path_factory.mktemp("desk")
+    build_folder(desk / "your-name" / "llava-vit-small", load_recipe("llava-vit-small"), None)
+    for name in DEMOS:
+        shutil.copytree(ROOT / "hub_repos" / name, desk / "your-name" / name)
+    for name in CARDS:
+        if not (desk / "your-name" / name).exists():
+            build_folder(desk / "your-name" / name, smaller(name), None)
+    Image.fromarray(load_sample_image("china.jpg")).save(desk / "photo.jpg")
+    Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(desk / "digit.png")
+    frames = [Image.new("L", (64, 48), 30 * number) for number in range(6)]
+    frames[0].save(desk / "clip.gif", save_all=True, append_images=frames[1:])
+    (desk / "word.mp3").write_bytes(b"ID3" + os.urandom(3000))  # the model reads bytes: any will do
+    write_sound(desk / "word.wav")
+    save_training_checkpoint(desk / "llava-vit-small.pth")
+    for name in ("scripts", "tests", "hub_repos"):
+        (desk / name).symlink_to(ROOT / name)
+    for name in ("llavavit", "byteformer"):
+        shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return desk
+
+
+def write_sound(path: Path) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(os.urandom(32000))
+
+
+def smaller(name: str):
+    """The recipe with fewer layers: the same card and processor, quick to run."""
+    recipe = load_recipe(name)
+    config = {**recipe.config, "num_hidden_layers": 1}
+    if recipe.package.name == "byteformer":
+        config.update(max_position_embeddings=30000, window_shifts=[0], downsample=[True])
+    return dataclasses.replace(recipe, config=config)
+
+
+def environment(desk: Path, **more):
+    own = {"HF_HOME": str(desk / "cache"), "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {**os.environ, **more, **own}
+
+
+def run_python(desk: Path, code: str) -> str:
+    (desk / "snippets.py").write_text(code, encoding="utf-8")
+    result = subprocess.run([sys.executable, "snippets.py"], cwd=desk, env=environment(desk, HF_HUB_OFFLINE="1"), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def check_python(desk: Path, text: str) -> int:
+    found = blocks(text, "python")
+    if found:
+        code = "\n".join(found)
+        out = run_python(desk, code).splitlines()
+        for line in announced(code):
+            assert line in out, f"{line!r} is announced, printed was {out}"
+    return len(found)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_python_of_the_documents(desk, name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    parts = text.split("## 中文快速上手\n")  # the quick start begins anew: nothing above it is needed
+    assert sum(check_python(desk, part) for part in parts) > 0
+    assert not re.findall(r"^```(?!python|bash|$)\w*", text, flags=re.MULTILINE), "a block in a language that is not run"
+
+
+@pytest.mark.parametrize("name", CARDS + DEMOS)
+def test_python_of_the_model_cards(desk, name):
+    card = (desk / "your-name" / name / "README.md").read_text(encoding="utf-8")
+    assert check_python(desk, card) > 0
+
+
+SHELL = [(name, index) for name in DOCUMENTS for index in range(len(blocks((ROOT / name).read_text(encoding="utf-8"), "bash")))]
+
+
+@pytest.mark.parametrize("name, index", SHELL)
+def test_shell_of_the_documents(desk, tmp_path, name, index):
+    block = blocks((ROOT / name).read_text(encoding="utf-8"), "bash")[index]
+    if block.startswith("make "):
+        for target in re.findall(r"^make (\w+)", block, flags=re.MULTILINE):
+            subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+        return
+    with LocalHub(tmp_path) as hub:
+        token = hub.add_account("your-name")
+        shown = run_in_terminal(["bash", "-e", "-c", block], desk, environment(desk, **hub.env(token)))
+    assert shown.code == 0 and "Traceback" not in shown.text, shown.text[-3000:]
