@@ -16,8 +16,8 @@ How the work is laid out:
 - The rows of a batch stand one after the other in `tokens` (T + 1, D). The last row is always zero: whatever sticks out
   of a sequence reads it. Windows, pairs to merge and padded batches are tables of indices into `tokens`.
 - There are only V different bytes, so embedding and convolution together are a sum of rows of k small tables.
-- Without autograd a layer works through its windows in chunks, so that what it needs beside the tokens is small and
-  stays in the cache. Hooks on the parts of a layer are then called once per chunk.
+- Nothing writes into its input. Without autograd a layer works through its windows in chunks, so that what it needs
+  beside the tokens is small and stays in the cache; hooks on the parts of a layer are then called once per chunk.
 
 Shape letters: B batch, S bytes, V vocabulary, k kernel, N tokens of the longest row, T tokens of all rows, D hidden size,
 n windows, W window, A heads, d = D/A head dim, M intermediate size or merged tokens.
@@ -329,9 +329,7 @@ def starts_of(counts: Tuple[int, ...]) -> List[int]:
     return starts
 
 
-def window_indices(
-    lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device: torch.device
-) -> torch.Tensor:
+def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device) -> torch.Tensor:
     """Cuts every row into windows.
 
     With `wrap`, the filled-up row is rolled left by `shift` first, so that its last window also holds its first tokens.
@@ -373,7 +371,7 @@ def attention_windows(rows: Rows, window: int, shift: int, fixed: bool, device: 
     indices = window_indices(rows.lengths, window, shift, rows.real is None, device)
     if rows.real is None:
         return [(indices, None)]
-    real = rows.real[indices]
+    real = rows.real.to(device)[indices]
     if fixed:  # an empty window attends to itself: a softmax over nothing would be NaN
         return [(indices, real | ~real.any(1, keepdim=True))]
     whole = real.all(1)
@@ -471,7 +469,8 @@ def look_ups_pay(tokens: int, vocabulary: int) -> bool:
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
     plain = type(module) in (nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
-    return plain and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return plain and not (any(hooks) or "forward" in vars(module))
 
 
 def is_loaded(parameter: torch.Tensor) -> bool:

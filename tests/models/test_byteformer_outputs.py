@@ -214,6 +214,14 @@ def test_adapters_on_the_embedding_are_obeyed():
     assert relative_error(adapted, model(input_ids).logits) <= TOLERANCE
 
 
+def test_backward_hooks_on_the_convolution_are_called():
+    model, calls = tiny_model(), []
+    convolution = model.byteformer.embeddings.token_reduction
+    convolution.register_full_backward_hook(lambda module, inputs, outputs: calls.append(outputs[0].any().item()))
+    model(byte_batch([390, 300])).logits.sum().backward()  # tokens enough for look-ups
+    assert calls == [True]
+
+
 HOOKED = ["embeddings.byte_embeddings", "embeddings.token_reduction"] + [
     f"encoder.layers.0.{name}" for name in ("self_attn", "self_attn.out_proj", "mlp", "mlp.fc1", "mlp.fc2", "downsample.reduction")
 ]
