@@ -7,6 +7,9 @@
     python scripts/assemble.py byteformer-imagenet-tiff --checkpoint ./my-model --to corenet --output imagenet_tiff.pt
 """
 
+from hubtools import isolation  # first: see there
+
+import dataclasses
 import time
 from pathlib import Path
 
@@ -26,6 +29,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--dtype", help="convert the weights: float32, bfloat16, float16 or float64 (default: as in the checkpoint)")
     parser.add_argument("--max-shard-size", default="5GB", help="largest weights file, such as 500MB (default 5GB)")
     parser.add_argument("--to", choices=["corenet"], help="write a CoreNet state dict to the file --output instead of a Hub folder")
+    parser.add_argument("--allow-large", action="store_true", help="accept a model of more than 100 billion parameters")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder, never anything else")
     return parser
 
@@ -39,7 +43,7 @@ def main(argv=None) -> int:
     from hubtools.assembly.build import parse_dtype
     from hubtools.assembly.weights import parse_size
 
-    recipe = choose_recipe(arguments)
+    recipe = dataclasses.replace(choose_recipe(arguments), allow_large=arguments.allow_large)
     arguments.dtype, arguments.max_shard_size = parse_dtype(arguments.dtype), parse_size(arguments.max_shard_size)
     return convert(arguments, recipe) if arguments.to else assemble(arguments, recipe)
 

@@ -4,6 +4,8 @@
     python scripts/demo.py [--output DIR] [--part photos|trained]
 """
 
+from hubtools import isolation  # first: see there
+
 import importlib
 import time
 from pathlib import Path

@@ -10,6 +10,8 @@ A run that was stopped goes on where it was: results stand as long as the code a
 table is kept in step with tests/contract/results.json, so that the two agree however a run ends.
 """
 
+from hubtools import isolation  # first: see there
+
 import contextlib
 import os
 import sys

@@ -8,6 +8,8 @@ in the system's list of processes. It is sent to the Hub's own address only and 
 HF_ENDPOINT.
 """
 
+from hubtools import isolation  # first: see there
+
 import argparse
 import json
 import sys
