@@ -10,6 +10,7 @@
 from hubtools import isolation  # first: see there
 
 import dataclasses
+import sys
 import time
 from pathlib import Path
 
@@ -67,17 +68,23 @@ def check_arguments(arguments) -> None:
 
 
 def choose_recipe(arguments):
-    from hubtools.assembly.published import has_config, recipe_from_folder
+    from hubtools.assembly.published import has_config, recipe_from_folder, reconciled
     from hubtools.assembly.recipes import load_recipe, recipe_from
 
     if arguments.corenet_config:
         from hubtools.assembly.corenet_config import read_corenet_config
 
         return recipe_from(arguments.corenet_config.stem, read_corenet_config(arguments.corenet_config))
+    # A folder that says itself how it computes is not overruled in silence.
+    folder = arguments.checkpoint if arguments.checkpoint and has_config(arguments.checkpoint) else None
     if arguments.recipe:
-        return load_recipe(arguments.recipe)
-    if arguments.checkpoint and has_config(arguments.checkpoint):
-        return recipe_from_folder(arguments.checkpoint)
+        recipe = load_recipe(arguments.recipe)
+        return reconciled(recipe, folder) if folder else recipe
+    if folder:
+        recipe = recipe_from_folder(folder)
+        if not recipe.processor:
+            print(f"note: {folder} brings no preprocessor_config.json; inputs will be prepared as {recipe.package.name} models are trained", file=sys.stderr)
+        return recipe
     raise UserError("name a recipe (see --list), or give a folder with a config.json as --checkpoint")
 
 

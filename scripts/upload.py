@@ -11,12 +11,13 @@ HF_ENDPOINT.
 from hubtools import isolation  # first: see there
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from hubtools.errors import ArgumentParser, UserError, run_script
+from hubtools.foreign.files import read_json_object
+from hubtools.foreign.schema import GENERIC, check
 from hubtools.hub.client import check_repo_id, prepare
 from hubtools.hub.files import Hashes, local_files, local_paths, skipped_paths
 from hubtools.hub.secrets import take_token
@@ -73,12 +74,11 @@ def verify(folder: Path) -> None:
 
 def model_class(folder: Path) -> str:
     """The Auto class of the folder's architecture, for the line of code at the end."""
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-        auto_map = config.get("auto_map", {}).items()
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{folder / 'config.json'} is not a model's configuration: {error}") from error
+    path = folder / "config.json"
+    config = read_json_object(path)
+    check({key: config[key] for key in GENERIC if key in config}, {"type": "object", "properties": GENERIC}, str(path))
     architecture = (config.get("architectures") or [""])[0]
+    auto_map = (config.get("auto_map") or {}).items()
     auto_classes = [auto for auto, where in auto_map if str(where).split(".")[-1] == architecture]
     return auto_classes[0] if auto_classes else "AutoModel"
 

@@ -59,7 +59,11 @@ class Recipe:
 
     def build_model(self):
         """The model with fresh weights, on torch's default device."""
-        return getattr(self.package.load(), self.architecture)(self.build_config())
+        config = self.build_config()
+        try:
+            return getattr(self.package.load(), self.architecture)(config)
+        except ValueError as error:
+            raise UserError(f"recipe {self.name} [config]: {error}") from error
 
 
 def config_keys(package: Package) -> List[str]:

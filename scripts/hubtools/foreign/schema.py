@@ -286,6 +286,19 @@ def check_config_file(content: Mapping[str, Any], package: Package, where: str) 
     check_labels(content, where)
 
 
+def check_processor_file(content: Mapping[str, Any], package: Package, where: str) -> None:
+    """The values of a preprocessor_config.json, among whatever else a release of transformers keeps there.
+
+    Raises:
+        UserError: names the first field that is wrong.
+    """
+    auto_class = "AutoFeatureExtractor" if "feature_extractor_type" in content else "AutoImageProcessor"
+    schema = processor_schema(package, auto_class if package.processors else None)
+    fields = {name: either(entry, NULL) for name, entry in schema["properties"].items()}
+    kinds = {name: either(WORD, NULL) for name in ("image_processor_type", "feature_extractor_type", "processor_class")}
+    check(content, {**schema, "properties": {**fields, **kinds, "auto_map": GENERIC["auto_map"]}, "additionalProperties": True}, where)
+
+
 def check_labels(content: Mapping[str, Any], where: str) -> None:
     """Labels are text, one for each number from 0 on, and both directions agree.
 

@@ -1,8 +1,11 @@
 """How many parameters a configuration describes, told by arithmetic before anything is built."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Mapping
 
 from ..errors import UserError
+from ..packages import Package
+from .schema import arguments_of
 
 MAX_PARAMETERS = 100 * 10**9
 
@@ -10,6 +13,14 @@ MAX_PARAMETERS = 100 * 10**9
 def parameters_of(package: str, config: Any) -> int:
     """The number of parameters, to within the few that single vectors have."""
     return _PACKAGES[package](config) + (config.hidden_size + 1) * config.num_labels
+
+
+def described_by(package: Package, content: Mapping[str, Any]) -> int:
+    """The number of parameters that a checked config.json describes, without its class being imported; a lower bound."""
+    defaults = arguments_of(package.folder / f"{package.configuration}.py", package.config_class)
+    values = {**defaults, "num_labels": 0, **{key: value for key, value in content.items() if value is not None}}
+    values["downsample"] = values.get("downsample") or []
+    return parameters_of(package.name, SimpleNamespace(**values))
 
 
 def _blocks(config: Any) -> int:

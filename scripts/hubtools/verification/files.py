@@ -2,12 +2,14 @@
 
 import os
 import re
+from math import prod
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ..errors import UserError, plain, shown, some
 from ..foreign.files import open_regular, read_bounded, read_json_object
-from ..foreign.schema import check_config_file
+from ..foreign.schema import check_config_file, check_processor_file
+from ..foreign.sizes import described_by
 from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
 from .weight_files import DTYPES, Tensor
@@ -26,6 +28,7 @@ MAGIC = (  # what a file is, whatever it is called
     (re.compile(rb"#!"), "a script"),
     (re.compile(rb"\x7fELF|MZ|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe"), "a program"),
 )
+ROUGHLY_NONE = 10**7  # parameters that a wrong size may add and still be told by loading the model
 ATTENTION_KEY = re.compile(r"_?attn_implementation\w*|_?attention_implementation|_?attn_\w*_internal|_?use_(flash_attention|sdpa|flex_attention)\w*|_flash_attn\w*")
 
 
@@ -49,14 +52,16 @@ def _read_json(path: Path) -> dict:
         raise CheckFailed(str(error).replace(f"{path}", path.name, 1)) from error
 
 
-def check_values(config: dict, package: Package) -> None:
-    """Every value of config.json is of a type, and within the bounds, from which a model can be built.
+def check_values(folder: Path, config: dict, package: Package) -> None:
+    """Every value of config.json and preprocessor_config.json is of a type, and within bounds, from which they can be built.
 
     Raises:
         CheckFailed: names the first that is not.
     """
     try:
         check_config_file(config, package, CONFIG_NAME)
+        if os.path.lexists(folder / PROCESSOR_NAME):
+            check_processor_file(_read_json(folder / PROCESSOR_NAME), package, PROCESSOR_NAME)
     except UserError as error:
         raise CheckFailed(str(error)) from error
 
@@ -76,6 +81,17 @@ def architecture_of(config: dict, package: Package) -> str:
     if isinstance(named, list) and len(named) == 1 and named[0] in package.models.values():
         return named[0]
     raise CheckFailed(f"{CONFIG_NAME} has architectures {shown(named)}; accepted: a list of one of {', '.join(package.models.values())}")
+
+
+def check_amount(config: dict, package: Package, tensors: Dict[str, Tensor]) -> None:
+    """There are weights for the model that config.json describes: what is missing would be made up, whatever its size.
+
+    Raises:
+        CheckFailed: the description has more than twice the parameters.
+    """
+    described, held = described_by(package, config), sum(prod(tensor.shape) for tensor in tensors.values())
+    if described > 2 * held + ROUGHLY_NONE:
+        raise CheckFailed(f"{CONFIG_NAME} describes a model of {described:,} parameters, the weights hold {held:,} (sizes such as num_hidden_layers are wrong)")
 
 
 def check_files(folder: Path, package: Optional[Package]) -> str:

@@ -13,7 +13,9 @@ from ..packages import Package
 from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import Child, run_beside, start_beside, start_isolated
-from .files import architecture_of, check_code, check_config, check_files, check_sizes, check_values, code_in_use, package_of, read_config, why_no_example
+from .files import (
+    architecture_of, check_amount, check_code, check_config, check_files, check_sizes, check_values, code_in_use, package_of, read_config, why_no_example,
+)  # fmt: skip
 from .weight_files import DamagedFile, Tensor, read_tensors
 
 FORWARD_SUBJECTS = {
@@ -100,7 +102,7 @@ class _Verification:
         self.config = read_config(self.folder)
         package = package_of(self.config)
         architecture = architecture_of(self.config, package)
-        check_values(self.config, package)
+        check_values(self.folder, self.config, package)
         self.package = package
         return f"{architecture} of package {package.name}"
 
@@ -109,6 +111,8 @@ class _Verification:
             self.tensors = read_tensors(self.folder)
         except DamagedFile as damage:
             raise CheckFailed(str(damage)) from damage
+        if self.package:
+            check_amount(self.config, self.package, self.tensors)
         files = sorted({tensor.file for tensor in self.tensors.values()})
         if self.package:
             check_sizes(self.config, self.package, self.tensors)
