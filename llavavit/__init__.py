@@ -11,7 +11,10 @@ from .modeling_llava_vit import (
     LlavaViTForImageClassification,
     LlavaViTForVideoClassification,
     LlavaViTModel,
+    LlavaViTModelOutput,
     LlavaViTPreTrainedModel,
+    pack,
+    unpack,
 )
 
 __all__ = [
@@ -24,5 +27,8 @@ __all__ = [
     "LlavaViTForImageClassification",
     "LlavaViTForVideoClassification",
     "LlavaViTModel",
+    "LlavaViTModelOutput",
     "LlavaViTPreTrainedModel",
+    "pack",
+    "unpack",
 ]
