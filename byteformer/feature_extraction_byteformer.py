@@ -404,23 +404,22 @@ class ByteFormerFeatureExtractor(FeatureExtractionMixin):
         samples = quantise(to_mono(audio, self.num_samples), self.sample_dtype)
         return as_byte_array(encode_wav(samples, self.sampling_rate), "waveform as WAV")
 
-    def recording_bytes(self, source):
-        """(S,) uint8 of a recording as the model was trained: a WAV file is decoded and written anew by the recipe.
-
-        Where the recipe is "MP3" or None, this is the file's own bytes. The pipeline and fine-tuning go this way.
+    def open_recording(self, source):
+        """The waveform in a WAV file, which the extractor then writes anew by the recipe, as the pipeline does.
 
         Args:
-            source: path or `bytes` of a file.
+            source: path or `bytes` of the file.
+
+        Returns:
+            (C, S) float32, C 1 or 2.
 
         Raises:
             ValueError: another format or sampling rate, or a damaged file.
         """
-        if self.file_encoding != "WAV":
-            return self.source_bytes(source)
         channels, rate = decode_wav(sound_file(source))
         if rate != self.sampling_rate:
             raise ValueError(f"the model reads audio at {self.sampling_rate} Hz, the file has {rate} Hz; resample it first")
-        return self.source_bytes(channels)
+        return channels
 
 
 def sound_file(source):

@@ -16,6 +16,7 @@ from .modeling_llava_vit import (
     pack,
     unpack,
 )
+from .video_processing_llava_vit import LlavaViTVideoProcessor
 
 __all__ = [
     "LlavaViTAttention",
@@ -29,6 +30,7 @@ __all__ = [
     "LlavaViTModel",
     "LlavaViTModelOutput",
     "LlavaViTPreTrainedModel",
+    "LlavaViTVideoProcessor",
     "pack",
     "unpack",
 ]

@@ -131,6 +131,23 @@ class LlavaViTConfig(PretrainedConfig):
             raise ValueError(f"out_features {self.out_features!r} and out_indices {self.out_indices!r} must name the same stages")
         return stages
 
+    @property
+    def custom_pipelines(self):
+        """The pipeline that `pipeline("video-classification", model=..., trust_remote_code=True)` builds: beside the processor.
+
+        transformers' own would hand the frames to the image processor, and the model would see as many images. Made afresh
+        for each reader, since `pipeline` writes classes into what it gets, which config.json could not hold. Empty unless
+        this code was loaded from a model's folder: only then did the user trust the code there.
+        """
+        if not type(self).__module__.startswith("transformers_modules"):
+            return {}
+        return {
+            "video-classification": {
+                "impl": "video_processing_llava_vit.LlavaViTVideoClassificationPipeline",
+                "pt": ["AutoModelForVideoClassification"],
+            }
+        }
+
     def check_values(self):
         """Raises ValueError for values no model can be built from.
 

@@ -10,6 +10,7 @@
 import time
 from pathlib import Path
 
+from hubtools.assembly.origin import add_checkpoint_arguments, origin_from
 from hubtools.errors import ArgumentParser, UserError, run_script
 
 
@@ -17,7 +18,7 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="assemble.py", description=__doc__)
     parser.add_argument("recipe", nargs="?", help="a recipe's name (see --list) or the path of a .toml file; not needed where --checkpoint is a folder with a config.json")
     parser.add_argument("--list", action="store_true", help="list the recipes and leave")
-    parser.add_argument("--checkpoint", type=Path, help="a .pth, .pt, .bin or .safetensors file, an index of shards, or a folder that holds one")
+    add_checkpoint_arguments(parser, "a .pth, .pt, .ckpt, .bin or .safetensors file, an index of shards, or a folder that holds one")
     parser.add_argument("--corenet-config", type=Path, metavar="FILE.yaml", help="a CoreNet experiment file in place of a recipe (ByteFormer)")
     parser.add_argument("--random-init", action="store_true", help="fresh weights instead of a checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="seed of --random-init (default 0)")
@@ -25,7 +26,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--dtype", help="convert the weights: float32, bfloat16, float16 or float64 (default: as in the checkpoint)")
     parser.add_argument("--max-shard-size", default="5GB", help="largest weights file, such as 500MB (default 5GB)")
     parser.add_argument("--to", choices=["corenet"], help="write a CoreNet state dict to the file --output instead of a Hub folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder, never anything else")
     return parser
 
 
@@ -80,18 +81,16 @@ def assemble(arguments, recipe) -> int:
     from hubtools.assembly.build import build_folder
     from hubtools.packages import ROOT
     from hubtools.progress import byte_bar_named
-    from hubtools.staging import check_output, staged
+    from hubtools.staging import staged
     from hubtools.verification import failures, verify_folder
 
     output = arguments.output or ROOT / "hub_repos" / recipe.name
-    check_output(output, arguments.overwrite, inputs=[arguments.checkpoint] if arguments.checkpoint else [])
+    origin = origin_from(arguments, arguments.seed)
     started = time.perf_counter()
-    with staged(output) as folder:
-        built = build_folder(
-            folder, recipe, arguments.checkpoint, arguments.seed, arguments.dtype, arguments.max_shard_size, byte_bar_named("writing")
-        )
+    with staged(output, arguments.overwrite, inputs_of(arguments)) as folder:
+        built = build_folder(folder, recipe, origin, arguments.dtype, arguments.max_shard_size, byte_bar_named("writing"))
         written = time.perf_counter()
-        checks = verify_folder(folder, checkpoint=arguments.checkpoint, progress=lambda check: print(check.row()))
+        checks = verify_folder(folder, origin, progress=lambda check: print(check.row()))
         if failures(checks):
             # Leaving by an exception is what keeps the output untouched.
             raise VerificationFailed(f"the folder does not pass verify ({len(failures(checks))} FAIL); {output} was not made")
@@ -104,15 +103,21 @@ def assemble(arguments, recipe) -> int:
 
 def convert(arguments, recipe) -> int:
     from hubtools.assembly.build import write_foreign_checkpoint
-    from hubtools.staging import check_output, staged
+    from hubtools.staging import staged
 
     if arguments.output.is_dir():
         raise UserError(f"--to {arguments.to} writes a file; {arguments.output} is a folder")
-    check_output(arguments.output, arguments.overwrite, inputs=[arguments.checkpoint] if arguments.checkpoint else [])
-    with staged(arguments.output) as file:
-        origin = write_foreign_checkpoint(file, recipe, arguments.checkpoint, arguments.to, arguments.seed, arguments.dtype)
+    with staged(arguments.output, arguments.overwrite, inputs_of(arguments)) as file:
+        origin = write_foreign_checkpoint(file, recipe, origin_from(arguments, arguments.seed), arguments.to, arguments.dtype)
     print(f"{arguments.output}: {arguments.to} state dict from {origin}")
     return 0
+
+
+def inputs_of(arguments) -> list:
+    """The files that the user named, none of which an output may replace."""
+    recipe = Path(arguments.recipe) if arguments.recipe and arguments.recipe.endswith(".toml") else None
+    named = [arguments.checkpoint, arguments.corenet_config, recipe]
+    return [path for path in named if path is not None]
 
 
 class VerificationFailed(UserError):

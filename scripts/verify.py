@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence
 
+from hubtools.assembly.origin import add_checkpoint_arguments, origin_from
 from hubtools.errors import ArgumentParser, UserError, run_script
 from hubtools.verification import FAIL, PASS, SKIP, Check, failures, verify_folder
 
@@ -27,7 +28,7 @@ REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 def parse(argv: Optional[Sequence[str]]):
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("target", metavar="FOLDER|REPO_ID", help="a local folder, or namespace/name on the Hub")
-    parser.add_argument("--checkpoint", metavar="FILE", help="what the folder was made from: a file, an index of shards, or a folder")
+    add_checkpoint_arguments(parser, "what the folder was made from: a file, an index of shards, or a folder")
     parser.add_argument("--reference", metavar="FILE.py:NAME", help="your own original, to compare configuration, structure and outputs with")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of REPO_ID")
     parser.add_argument("--verbose", action="store_true", help="show the particulars of every check")
@@ -37,7 +38,7 @@ def parse(argv: Optional[Sequence[str]]):
 
 def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
     """Verifies the folder of that name, else the repository of that name on the Hub."""
-    checkpoint, reference = arguments.checkpoint, arguments.reference
+    checkpoint, reference = origin_from(arguments), arguments.reference
     if Path(arguments.target).exists():
         if arguments.revision:
             raise UserError(f"--revision goes with a repository on the Hub; {arguments.target} is a local folder")

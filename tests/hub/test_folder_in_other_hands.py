@@ -15,6 +15,7 @@ from local_hub import LocalHub
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 from hubtools.assembly.build import build_folder
+from hubtools.assembly.origin import Origin
 from hubtools.packages import PACKAGES
 from hubtools.assembly.recipes import load_recipe
 
@@ -25,7 +26,7 @@ ODD_NAMES = ["with space", "dots.v1.5", "ends.py", "模型-ñ-модель", "5-
 
 def build(base, kind, seed=0):
     base.mkdir(parents=True, exist_ok=True)
-    build_folder(base / kind, load_recipe(str(write_recipe(base, TOMLS[kind], kind))), None, seed)
+    build_folder(base / kind, load_recipe(str(write_recipe(base, TOMLS[kind], kind))), Origin(seed=seed))
     return base / kind
 
 

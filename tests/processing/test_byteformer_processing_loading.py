@@ -2,9 +2,11 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import wave
+import zlib
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ RATE = 16000
 
 # What a user does with the folders; answers go to stdout as one line of JSON.
 USER = '''
-import json, sys
+import json, logging, sys
 from pathlib import Path
 import numpy as np
 import torch
@@ -39,7 +41,24 @@ answers["wav"] = extractor(speech, sampling_rate=16000, return_tensors="np")["in
 def scores(answer):
     return {entry["label"]: entry["score"] for entry in answer}
 
+class Kept(logging.Handler):
+    def emit(self, record):
+        warnings.append(record.getMessage())
+
+warnings = []
+logging.getLogger().addHandler(Kept())
+ragged = ["photo.jpg", "small.png", "photo.jpg", "small.png", "photo.jpg"]
+for name in ("masked-model", "image-model"):
+    warnings.clear()
+    pipe = pipeline("image-classification", model=name, trust_remote_code=True)
+    answers[name + " alone"] = [scores(one) for one in pipe(ragged, top_k=7)]
+    quiet = list(warnings)
+    answers[name + " together"] = [scores(one) for one in pipe(ragged, top_k=7, batch_size=2)]
+    pipe(ragged, top_k=7, batch_size=3)
+    answers[name + " warnings"] = [quiet, [text for text in warnings if "mask_padding" in text]]
+
 pipe = pipeline("image-classification", model="image-model", trust_remote_code=True)
+answers["turned"] = scores(pipe("turned.jpg", top_k=7))
 answers["image"] = scores(pipe(Image.open("photo.jpg"), top_k=7))
 answers["image path"] = scores(pipe("photo.jpg", top_k=7))
 answers["image bytes"] = scores(pipe(Path("photo.jpg").read_bytes()[:9000], top_k=7))
@@ -57,16 +76,32 @@ answers["array"] = scores(pipe(speech, top_k=5))
 answers["dictionary"] = scores(pipe({"array": speech, "sampling_rate": 16000}, top_k=5))
 answers["wav path"] = scores(pipe("speech.wav", top_k=5))
 answers["wav Path"] = scores(pipe(Path("speech.wav"), top_k=5))
+answers["wav of 32 bits"] = scores(pipe("speech-32.wav", top_k=5))
 answers["wav bytes"] = scores(pipe(Path("speech.wav").read_bytes(), top_k=5))
-try:
-    pipe("no-such.wav")
-except ValueError as error:
-    answers["missing"] = str(error)
+def refusal(what):
+    try:
+        pipe(what)
+    except ValueError as error:
+        return str(error)
+
+answers["missing"] = refusal("no-such.wav")
+answers["cut"] = refusal("cut.wav")
+answers["prime rate"] = refusal("prime.wav")
+pipe = pipeline("image-classification", model="image-model", trust_remote_code=True)
+for name in ("no-such.png", "deep.png", "cut.png", "giant.png", "thin.png"):
+    answers[name] = refusal(name)
+pipe = pipeline("audio-classification", model="audio-model", trust_remote_code=True)
 pipe.feature_extractor.file_encoding = "MP3"
 answers["mp3 path"] = scores(pipe("word.mp3", top_k=5))
 answers["files"] = sorted(path.name for path in Path("image-model-again").iterdir())
 print(json.dumps(answers))
 '''
+
+
+def png_that_claims(png, width, height):
+    """The file with other sizes in its header, whose checksum is right."""
+    header = b"IHDR" + struct.pack(">II", width, height) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +115,27 @@ def folder(tmp_path_factory):
     photo = Image.fromarray(load_sample_images().images[0])
     photo.save(folder / "photo.jpg", quality=90)
     photo.resize((16, 16)).save(folder / "small.png")
+    masked = ByteFormerForImageClassification(ByteFormerConfig(num_labels=7, mask_padding=True, **SIZES))
+    masked.save_pretrained(folder / "masked-model")
+    ByteFormerImageProcessor(size=64, crop_size=48, file_encoding="JPEG", quality=60).save_pretrained(folder / "masked-model")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    photo.save(folder / "turned.jpg", quality=90, exif=exif)
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(folder / "deep.png")
+    (folder / "cut.png").write_bytes((folder / "small.png").read_bytes()[:80])
+    (folder / "giant.png").write_bytes(png_that_claims((folder / "small.png").read_bytes(), 60000, 60000))
+    Image.new("RGB", (1, 60000)).save(folder / "thin.png")
     samples = (np.sin(np.arange(RATE // 4) * 0.2) * 2**14).astype(np.int16)
     with wave.open(str(folder / "speech.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
         file.writeframes(samples.tobytes())
+    content = (folder / "speech.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(content[:3000])
+    (folder / "prime.wav").write_bytes(content[:24] + (9999991).to_bytes(4, "little") + content[28:])
+    wide = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 4 * len(samples), b"WAVE", b"fmt ", 16, 1, 1, RATE, 4 * RATE, 4, 32, b"data", 4 * len(samples))
+    (folder / "speech-32.wav").write_bytes(wide + (samples.astype("<i4") * 65536).tobytes())
     np.save(folder / "speech.npy", (samples / 2.0**15).astype(np.float32))  # what any audio library reads from the file
     (folder / "word.mp3").write_bytes(b"ID3\x04" + bytes(range(256)) * 4)
     return folder
@@ -106,9 +156,9 @@ def scores(model, inputs):
     return {model.config.id2label[index]: probability for index, probability in enumerate(probabilities.tolist())}
 
 
-def assert_same_scores(answer, expected):
+def assert_same_scores(answer, expected, within=1e-6):
     assert answer.keys() == expected.keys()
-    assert max(abs(answer[label] - expected[label]) for label in expected) < 1e-6
+    assert max(abs(answer[label] - expected[label]) for label in expected) < within
 
 
 def test_the_process_cannot_see_the_repository(answers):
@@ -136,7 +186,7 @@ def test_image_pipeline_classifies_undecoded_bytes(folder, answers, kind, name, 
     assert_same_scores(answers[kind], scores(model, ByteFormerImageProcessor()(data, return_tensors="pt")))
 
 
-@pytest.mark.parametrize("kind", ["array", "dictionary", "wav path", "wav Path", "wav bytes"])
+@pytest.mark.parametrize("kind", ["array", "dictionary", "wav path", "wav Path", "wav bytes", "wav of 32 bits"])
 def test_audio_pipeline_runs_the_recipe_on_arrays_and_wav_files_without_ffmpeg(folder, answers, kind):
     model = ByteFormerForAudioClassification.from_pretrained(folder / "audio-model")
     inputs = ByteFormerFeatureExtractor()(np.load(folder / "speech.npy"), sampling_rate=RATE, return_tensors="pt")
@@ -148,8 +198,40 @@ def test_audio_pipeline_classifies_mp3_files_as_they_are(folder, answers):
     assert_same_scores(answers["mp3 path"], scores(model, ByteFormerFeatureExtractor()(folder / "word.mp3", return_tensors="pt")))
 
 
-def test_audio_pipeline_names_a_missing_file(answers):
-    assert answers["missing"].startswith("no such file: 'no-such.wav'")
+def test_image_pipeline_turns_a_photo_upright(folder, answers):
+    model = ByteFormerForImageClassification.from_pretrained(folder / "image-model")
+    processor = ByteFormerImageProcessor.from_pretrained(folder / "image-model")
+    upright = Image.open(folder / "turned.jpg").transpose(Image.Transpose.ROTATE_270)
+    assert_same_scores(answers["turned"], scores(model, processor(upright, return_tensors="pt")))
+
+
+def test_one_warning_where_padding_moves_the_scores_and_none_where_it_is_masked(answers):
+    for alone, together in zip(answers["masked-model alone"], answers["masked-model together"]):
+        assert_same_scores(together, alone, within=1e-5)
+    assert answers["masked-model warnings"] == [[], []]
+    quiet, warnings = answers["image-model warnings"]
+    assert quiet == [] and len(warnings) == 1
+    assert "mask_padding=False" in warnings[0] and "batch size 1" in warnings[0]
+    moved = [abs(together[label] - alone[label]) for alone, together in zip(answers["image-model alone"], answers["image-model together"]) for label in alone]
+    assert max(moved) > 1e-4  # what the warning is about
+
+
+REFUSED = {
+    "missing": "no such file: 'no-such.wav'",
+    "cut": "damaged WAV file: it claims 8,036 bytes and has 3,000",
+    "prime rate": "audio at 9999991 Hz cannot be resampled to 16000 Hz here",
+    "no-such.png": "'no-such.png', which is neither a local file nor an address or base64 text of a picture, cannot be decoded",
+    "deep.png": "has more than 8 bits a channel",
+    "cut.png": "file 'cut.png' cannot be decoded",
+    "giant.png": "file 'giant.png' cannot be decoded: Image size (3600000000 pixels) exceeds limit",
+    "thin.png": "image of 1 x 60000, resized, has 64 x 3840000 pixels; accepted: at most",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_pipelines_refuse_by_name(answers, name):
+    assert REFUSED[name] in answers[name]
+    assert len(answers[name]) <= 500 and answers[name].isprintable()
 
 
 def test_saving_from_a_loaded_folder_keeps_the_code(answers):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, files_up_to, in_layout, random_state, save_checkpoint, write_recipe
 
 from hubtools.assembly.build import build_folder
+from hubtools.assembly.origin import Origin
 from hubtools.packages import ROOT
 from hubtools.assembly.recipes import list_recipes, load_recipe
 from hubtools.assembly.weights import parse_size
@@ -92,7 +93,7 @@ def test_the_dtype_of_the_checkpoint_is_kept_unless_asked_otherwise(tmp_path, re
 
 def test_random_weights_depend_on_the_seed_alone(tmp_path, recipe):
     for name, seed in (("one", 1), ("again", 1), ("two", 2)):
-        build_folder(tmp_path / name, recipe, None, seed=seed)
+        build_folder(tmp_path / name, recipe, Origin(seed=seed))
     assert same_bytes(tmp_path / "one", tmp_path / "again")
     assert not filecmp.cmp(tmp_path / "one" / "model.safetensors", tmp_path / "two" / "model.safetensors", shallow=False)
 
@@ -283,7 +284,7 @@ def test_the_input_is_never_replaced(tmp_path):
 def test_overwrite_replaces_a_hub_folder_only_by_a_good_one(tmp_path):
     recipe = write_recipe(tmp_path)
     output = tmp_path / "out"
-    build_folder(output, load_recipe(str(recipe)), None, seed=1)
+    build_folder(output, load_recipe(str(recipe)), Origin(seed=1))
     before = (output / "model.safetensors").read_bytes()
     bad = changed(lambda state: state["ln_post.bias"].fill_(float("nan")))(tmp_path)
     assert call(assemble.main, *bad, "--output", output, "--overwrite").code == 2

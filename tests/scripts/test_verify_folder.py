@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, save_checkpoint, write_recipe
 
 from hubtools.assembly.build import build_folder
+from hubtools.assembly.origin import Origin
 from hubtools.errors import UserError
 from hubtools.packages import ROOT
 from hubtools.assembly.recipes import load_recipe
@@ -113,7 +114,7 @@ def test_a_folder_that_needs_this_repository_does_not_load(tmp_path, monkeypatch
     configuration.write_text(configuration.read_text() + "\nimport llavavit\n")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(ROOT)
-    verification = _Verification(folder, None, None, CheckList())
+    verification = _Verification(folder, Origin(), None, CheckList())
     verification.look(run_foreign_code=True)
     workdir = tmp_path / "work"
     workdir.mkdir()

@@ -10,29 +10,33 @@ from .recipes import Recipe
 
 TEMPLATES = Path(__file__).with_name("templates")
 LICENCE_NAMES = {"apache-2.0": "Apache-2.0", "apple-ascl": "the Apple sample code licence (`apple-ascl`)"}
+# What the Hub is told that `pipeline()` does with a folder. Not video classification: that pipeline gives the model the
+# frames of a video as a batch of images.
 PIPELINE_TAGS = {
     "AutoModel": "image-feature-extraction",
     "AutoModelForImageClassification": "image-classification",
-    "AutoModelForVideoClassification": "video-classification",
     "AutoModelForAudioClassification": "audio-classification",
+}
+# Auto class -> what is shown of a model, by the names of the templates.
+SUBJECTS = {
+    "AutoModel": "features",
+    "AutoModelForImageClassification": "image",
+    "AutoModelForVideoClassification": "video",
+    "AutoModelForAudioClassification": "audio",
 }
 
 
-def template_stem(recipe: Recipe) -> str:
-    if recipe.package.name == "llavavit":
-        return "llavavit"
-    return "byteformer_audio" if recipe.processor_auto_class == "AutoFeatureExtractor" else "byteformer_image"
+def template(recipe: Recipe, name: str) -> str:
+    return (TEMPLATES / f"{recipe.package.name}_{name}").read_text(encoding="utf-8")
 
 
 def example_usage(recipe: Recipe) -> str:
-    return (TEMPLATES / f"{template_stem(recipe)}_example.py").read_text(encoding="utf-8")
+    return template(recipe, f"{SUBJECTS[recipe.auto_class]}_example.py")
 
 
 def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
     """The card: YAML metadata as the Hub reads it, then text whose snippets run as they stand."""
-    body = (TEMPLATES / f"{template_stem(recipe)}_card.md").read_text(encoding="utf-8")
-    if recipe.package.name == "byteformer":
-        body += (TEMPLATES / "byteformer_notes.md").read_text(encoding="utf-8")
+    body = template(recipe, f"{SUBJECTS[recipe.auto_class]}_card.md") + template(recipe, "notes.md")
     return f"---\n{metadata(recipe).to_yaml()}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
 
 
@@ -45,7 +49,7 @@ def metadata(recipe: Recipe) -> ModelCardData:
         **{key: card[key] for key in optional if key in card},
         **metrics,
         library_name="transformers",
-        pipeline_tag=card.get("pipeline_tag", PIPELINE_TAGS[recipe.auto_class]),
+        pipeline_tag=card.get("pipeline_tag", PIPELINE_TAGS.get(recipe.auto_class)),
         tags=list(dict.fromkeys([recipe.package.model_type, "custom_code", *_arxiv_tags(card), *card.get("tags", ())])),
         datasets=list(card["datasets"]) if card.get("datasets") else None,
     )
@@ -92,14 +96,9 @@ def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[st
 
 def _llava_vit_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
     if recipe.auto_class != "AutoModel":
-        logits = f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"
-        return {"auto_class": recipe.auto_class, "image_lines": logits, "sparse_line": logits}
+        return {"sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
     pooled = "print(output.pooler_output.shape)  # (1, hidden size)" if config.use_head else "print(output.pooler_output)  # None: this model has no pooling head"
-    return {
-        "auto_class": recipe.auto_class,
-        "image_lines": f"print(output.last_hidden_state.shape)  # (1, patches, hidden size)\n{pooled}",
-        "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)",
-    }
+    return {"pooled_line": pooled, "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)"}
 
 
 def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
@@ -108,8 +107,10 @@ def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
         inputs = f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\ninputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors=\"pt\")"
     else:
         inputs = 'inputs = feature_extractor("word.mp3", return_tensors="pt")  # the file\'s own bytes'
+    source = '"photo.jpg"' if recipe.processor.get("file_encoding", "TIFF") is None else 'Image.open("photo.jpg")'
     return {
         "audio_inputs": inputs,
+        "image_inputs": f'inputs = processor({source}, return_tensors="pt")  # input_ids: bytes, padded with 256',
         "conv_stride": config.conv_kernel_size // 2,
         "input_text": ", ".join(f"{key} {value}" for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
     }

@@ -23,6 +23,7 @@ TRAINING_STATE = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_
 # What training code and bigger models put before the names of a model: DistributedDataParallel, torch.compile, PEFT,
 # Lightning modules, classifiers around a backbone, and language models around a vision tower.
 USUAL_PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "vision_tower.", "vision_model.", "visual.", "backbone.")
+PREFIXES = re.compile(f"^(?:{'|'.join(map(re.escape, USUAL_PREFIXES))})+")
 SAFETENSORS_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -179,39 +180,37 @@ def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict
     """
     found = state_dicts_in(loaded)
     if key is not None and key not in found:
-        raise UserError(f"{path} has no state dict {key!r}; it has: {', '.join(filter(None, found)) or 'none under a key'}")
-    if key is None and any(state != next(iter(found.values())) for state in found.values()):
-        raise UserError(f"{path} holds several state dicts: {', '.join(found)}; choose one with --key")
-    state = found[key] if key is not None else next(iter(found.values()), loaded)
+        raise UserError(f"{path} has no state dict {shown(key)}; it has: {some(filter(None, found)) or 'none under a key'}")
+    first = next(iter(found.values()), loaded)
+    if key is None and any(state != first for state in found.values()):
+        raise UserError(f"{path} holds several state dicts: {some(found)}; choose one with --key")
+    state = found[key] if key is not None else first
+    accepted = f"accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key"
     if not isinstance(state, Mapping):
-        raise UserError(f"{path} holds a {state if isinstance(state, Other) else 'tensor'}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
+        raise UserError(f"{path} holds a {state if isinstance(state, Other) else 'tensor'}; {accepted}")
     foreign = [f"{name} ({value})" if isinstance(value, Other) else name for name, value in state.items() if not isinstance(value, StoredTensor)]
     if foreign:
-        raise UserError(f"{path}: not tensors: {some(foreign)}; accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key")
+        raise UserError(f"{path}: not tensors: {some(foreign)}; {accepted}")
     return dict(state)
 
 
-def state_dicts_in(loaded: object) -> Dict[str, Mapping]:
+def state_dicts_in(loaded: object, key: str = "") -> Dict[str, Mapping]:
     """Every state dict inside what a pickle holds, by the way to it: "", "model", "model.state_dict", ..."""
+    if not isinstance(loaded, Mapping):
+        return {}
+    inside = {name: value for name, value in loaded.items() if isinstance(value, Mapping) and name not in TRAINING_STATE}
+    wrapped = any(name in WRAPPERS for name in inside)
+    if _has_weights(loaded) and not wrapped or not inside and key.split(".")[-1] in WRAPPERS:
+        return {key: loaded}
     found: Dict[str, Mapping] = {}
-    waiting, seen = [("", loaded)], set()
-    while waiting:
-        key, content = waiting.pop(0)
-        if not isinstance(content, Mapping):
-            continue
-        inside = [(name, value) for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping) and name not in TRAINING_STATE]
-        wrapped = [name for name, _ in inside if name in WRAPPERS]
-        if _has_weights(content) and not wrapped or not inside and key.split(".")[-1] in WRAPPERS:
-            found[key] = content
-        elif id(content) not in seen:  # a pickle may hold a dictionary inside itself
-            seen.add(id(content))
-            waiting += [(f"{key}.{name}" if key else name, value) for name, value in inside]
+    for name, value in inside.items():
+        found.update(state_dicts_in(value, f"{key}.{name}" if key else name))
     return found
 
 
 def _has_weights(content: Mapping) -> bool:
     """Whether a dictionary is a state dict, and not one of counts, scales or random states that training keeps as well."""
-    return any(isinstance(value, StoredTensor) and value.dtype.is_floating_point and len(value.shape) > 0 for value in content.values())
+    return any(isinstance(value, StoredTensor) and value.dtype.is_floating_point and value.shape for value in content.values())
 
 
 def below(prefix: Optional[str], entries: Mapping[str, object], path: Path) -> Dict[str, object]:
@@ -228,9 +227,7 @@ def strip_prefixes(entries: Mapping[str, object], path: Path) -> Dict[str, objec
     """Removes USUAL_PREFIXES, however many there are, and what torch.compile puts into the middle of names."""
     stripped: Dict[str, object] = {}
     for name, value in entries.items():
-        clean = name.replace("._orig_mod.", ".")
-        while prefix := next((prefix for prefix in USUAL_PREFIXES if clean.startswith(prefix) and clean != prefix), None):
-            clean = clean[len(prefix) :]
+        clean = PREFIXES.sub("", name).replace("._orig_mod.", ".") or name
         if clean in stripped:
             raise UserError(f"{path}: {name} and another tensor are both {clean} without their prefix; --prefix takes only those with one")
         stripped[clean] = value

@@ -41,8 +41,7 @@ def encode_pan(model, photo, pooled):
     side = SIDE // model.config.patch_size
     total = FRAMES * side**2
     positions = grid_positions(side)
-    residual = torch.zeros(1, 1, *clip.shape[2:])
-    residual[:, :, 1:] = (clip[:, :, 1:] - clip[:, :, :-1]).sum(dim=1, keepdim=True)
+    residual = residual_of(clip)
     dense, dense_time = timed(lambda: model(clip, patch_positions=positions))
     model.config.max_visible_patches = total // 4
     sparse, sparse_time = timed(lambda: model(clip, visible_indices=residual))
@@ -57,6 +56,13 @@ def pan(photo):
     lefts = torch.linspace(0, photo.shape[-1] - SIDE, FRAMES).long().tolist()
     top = (photo.shape[-2] - SIDE) // 2
     return torch.stack([photo[:, top : top + SIDE, left : left + SIDE] for left in lefts], dim=1).unsqueeze(0)
+
+
+def residual_of(clip):
+    """(B, C, T, H, W) -> (B, 1, T, H, W): by how much each pixel has changed since the frame before."""
+    residual = torch.zeros_like(clip[:, :1])
+    residual[:, :, 1:] = clip.diff(dim=2).abs().sum(dim=1, keepdim=True)
+    return residual
 
 
 def grid_positions(side):

@@ -41,9 +41,14 @@ def load_clips(path, processor):
     stored = load_file(path)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (processor.image_mean, processor.image_std))
     pixels = (stored["frames"].float()[:, None] / 255 - mean) / std
-    residual = torch.zeros(len(pixels), 1, *pixels.shape[2:])
-    residual[:, :, 1:] = pixels.diff(dim=2).abs().mean(dim=1, keepdim=True)
-    return pixels, residual, stored["labels"]
+    return pixels, residual_of(pixels), stored["labels"]
+
+
+def residual_of(clip):
+    """(B, C, T, H, W) -> (B, 1, T, H, W): by how much each pixel has changed since the frame before."""
+    residual = torch.zeros_like(clip[:, :1])
+    residual[:, :, 1:] = clip.diff(dim=2).abs().sum(dim=1, keepdim=True)
+    return residual
 
 
 @torch.inference_mode()

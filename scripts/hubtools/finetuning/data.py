@@ -3,9 +3,10 @@
 import math
 import random
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Callable, Dict, Hashable, List, Optional, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Hashable, List, Optional, Sequence, Tuple
 
+import torch
 from torch.utils.data import Dataset
 
 
@@ -22,6 +23,10 @@ class Data:
         collate: list of items -> batch of tensors.
         name: of the data set, short.
         description: one line for the card.
+        processor_settings: what the trained model's processor must say otherwise than the one it started with, so that a
+            pipeline reads files as training did.
+        apart: batch -> (indices, inputs) of parts without padding, where padding would move the scores: the model is measured
+            on those, as a pipeline sees one input at a time.
         sparse_inputs: batch -> the inputs that restrict the model to a part of it, where the data know one. Every second
             training step uses them, and the test is measured with and without.
     """
@@ -34,6 +39,8 @@ class Data:
     collate: Callable[[list], dict]
     name: str
     description: str
+    processor_settings: Dict[str, Any] = field(default_factory=dict)
+    apart: Optional[Callable[[dict], List[Tuple[torch.Tensor, dict]]]] = None
     sparse_inputs: Optional[Callable[[dict], dict]] = None
 
 

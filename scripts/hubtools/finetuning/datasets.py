@@ -8,15 +8,15 @@ from typing import Any, List
 from ..errors import UserError, some
 from ..assembly.recipes import Recipe
 from . import digits, moving_digits
+from .augmentation import variation
 from .data import Data
-from .folders import LabelledFiles, not_pictures, read_folder
-from .inputs import Encode, EncodedSources, byte_collator, byte_encoder, pixel_encoder, stack_pixels
+from .folders import LabelledFiles, not_pictures, not_wav, read_folder
+from .inputs import ByteEncoder, Encode, EncodedSources, PixelEncoder, byte_collator, byte_separator, stack_pixels
 
-NAMES = ("digits", "moving-digits")
-FILE_READINGS = ("auto", "pictures", "bytes")
+FILE_READINGS = ("auto", "pictures", "sounds", "bytes")
 
 
-def build_data(name: str, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str = "auto") -> Data:
+def build_data(name: str, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str = "auto", augment: str = "none") -> Data:
     """The data set `name` for the model of `recipe`.
 
     Args:
@@ -25,17 +25,20 @@ def build_data(name: str, recipe: Recipe, config: Any, processor: Any, seed: int
         config: its configuration.
         processor: its processor.
         seed: of the variations, and of the split of a folder.
-        reading: for ByteFormer and folders: "pictures" decodes files and encodes them by the processor's recipe, "bytes"
-            takes them as they are, "auto" decodes when all of them are pictures.
+        reading: for folders: "pictures" and "sounds" decode files, which ByteFormer's recipe then encodes, "bytes" takes them
+            as they are, "auto" decodes unless none is a picture, or a WAV file.
+        augment: one of AUGMENTATIONS, for folders of pictures.
 
     Raises:
         UserError: the model cannot take these data, or a folder is not as it must be.
     """
+    if name in ("digits", "moving-digits") and augment != "none":
+        raise UserError(f"--augment {augment} is for folders of pictures; {name} come with variations of their own")
     if name == "digits":
         return _digits(recipe, config, processor, seed)
     if name == "moving-digits":
         return _moving_digits(recipe, config, processor, seed)
-    return _folder(Path(name), recipe, config, processor, seed, reading)
+    return _folder(Path(name), recipe, config, processor, seed, reading, augment)
 
 
 def _digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
@@ -45,23 +48,25 @@ def _digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
     classes = digits.load()[1]
     train, validation, test = digits.split()
 
-    def varied(index: int, epoch: int):
-        return digits.varied(index, random.Random(f"digit {seed} {epoch} {index}"))
-
     def fixed(part: List[int]) -> EncodedSources:
         return EncodedSources([digits.picture(index) for index in part], [int(classes[index]) for index in part], encode)
 
     return Data(
-        train=EncodedSources([partial(varied, index) for index in train], [int(classes[index]) for index in train], encode),
+        train=EncodedSources([partial(_varied_digit, seed, index) for index in train], [int(classes[index]) for index in train], encode),
         validation=fixed(validation),
         test=fixed(test),
         labels=digits.LABELS,
         task="image",
         collate=_collator(recipe, config),
+        apart=_separator(recipe, config),
         name="digits",
         description="scikit-learn's 1,797 handwritten digits (UCI optical recognition of handwritten digits, 8x8 pixels), one fixed split, "
         "class by class; training digits are turned, scaled and shifted a little, anew in every epoch.",
     )
+
+
+def _varied_digit(seed: int, index: int, epoch: int):
+    return digits.varied(index, random.Random(f"digit {seed} {epoch} {index}"))
 
 
 def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
@@ -89,35 +94,51 @@ def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Da
     )
 
 
-def _folder(folder: Path, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str) -> Data:
+def _folder(folder: Path, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str, augment: str) -> Data:
     splits = read_folder(folder, seed)
-    encode = _encoder(recipe, config, processor, _decodes(recipe, processor, splits.all_files, reading))
+    decode = _decodes(recipe, processor, splits.all_files, reading)
+    if augment != "none" and (_is_audio(recipe) or not decode):
+        raise UserError(f"--augment {augment} is for pictures that are decoded; {'sounds' if _is_audio(recipe) else 'these files'} are not")
+    # A pipeline decodes files where the processor has a recipe: a model of files as they are must not have one.
+    settings = {"file_encoding": None} if not decode and processor.file_encoding != "MP3" else {}
+    encode = _encoder(recipe, config, processor, decode)
 
-    def encoded(files: LabelledFiles) -> EncodedSources:
-        return EncodedSources(files.paths, files.labels, encode)
+    def encoded(files: LabelledFiles, vary=None) -> EncodedSources:
+        return EncodedSources(files.paths, files.labels, encode, vary)
 
     return Data(
-        train=encoded(splits.train),
+        train=encoded(splits.train, variation(augment, seed)),
         validation=encoded(splits.validation),
         test=encoded(splits.test),
         labels=splits.labels,
         task="audio" if _is_audio(recipe) else "image",
         collate=_collator(recipe, config),
+        apart=_separator(recipe, config),
         name=folder.resolve().name,
         description=splits.description,
+        processor_settings=settings,
     )
 
 
 def _decodes(recipe: Recipe, processor: Any, paths: List[Path], reading: str) -> bool:
-    """Whether the files of a folder are opened as pictures."""
-    recipes_encode = not _is_audio(recipe) and getattr(processor, "file_encoding", True) is not None
-    if recipe.package.name == "byteformer" and (reading == "bytes" or not recipes_encode):
+    """Whether the files of a folder are opened, as pictures or WAV files, as a pipeline of the model would open them."""
+    kind, strangers_of = ("sounds", not_wav) if _is_audio(recipe) else ("pictures", not_pictures)
+    accepted = ["auto", kind] + ["bytes"] * (recipe.package.name == "byteformer")
+    if reading not in accepted:
+        raise UserError(f"{recipe.name} cannot read files as {reading}; accepted: --read-files-as {', '.join(accepted)}")
+    if recipe.package.name == "byteformer" and processor.file_encoding in (None, "MP3"):  # it reads files as they are
+        if reading == kind:
+            raise UserError(f"{recipe.name} cannot read files as {kind}: its file_encoding is {processor.file_encoding}, it takes them as they are")
         return False
-    strangers = not_pictures(paths)
-    if recipe.package.name == "byteformer" and reading == "auto":
-        return not strangers
+    if reading == "bytes":
+        return False
+    strangers = strangers_of(paths)
+    if "bytes" in accepted and reading == "auto" and len(strangers) == len(paths):
+        return False
     if strangers:
-        raise UserError(f"{len(strangers)} of {len(paths)} files are not pictures that Pillow knows: {some(map(str, strangers), 3)}")
+        format = "WAV files" if _is_audio(recipe) else "pictures that Pillow knows"
+        hint = "; move them away, or take all files as they are with --read-files-as bytes" if "bytes" in accepted else ""
+        raise UserError(f"{len(strangers)} of {len(paths)} files are not {format}: {some(map(str, strangers), 3)}{hint}")
     return True
 
 
@@ -126,10 +147,12 @@ def _is_audio(recipe: Recipe) -> bool:
 
 
 def _encoder(recipe: Recipe, config: Any, processor: Any, decode: bool) -> Encode:
-    if recipe.package.name == "byteformer":
-        return byte_encoder(processor, config, recipe.package.load(), decode)
-    return pixel_encoder(processor)
+    return ByteEncoder(processor, config, decode) if recipe.package.name == "byteformer" else PixelEncoder(processor)
 
 
 def _collator(recipe: Recipe, config: Any):
     return byte_collator(config) if recipe.package.name == "byteformer" else stack_pixels
+
+
+def _separator(recipe: Recipe, config: Any):
+    return byte_separator(config) if recipe.package.name == "byteformer" else None

@@ -95,9 +95,22 @@ def not_pictures(paths: Sequence[Path]) -> List[Path]:
     return [path for path in paths if not _is_picture(path)]
 
 
+def not_wav(paths: Sequence[Path]) -> List[Path]:
+    """The files that do not start as a WAV file."""
+    return [path for path in paths if not _is_wav(path)]
+
+
+def _is_wav(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[:4] == b"RIFF" and start[8:] == b"WAVE"
+
+
 def _is_picture(path: Path) -> bool:
     try:
         with Image.open(path):
             return True
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        return True  # a picture, though one that nobody should decode: opening it tells
+    except (OSError, SyntaxError):
         return False

@@ -1,17 +1,21 @@
 """How sources (pictures, files) become what each model takes, and items become batches."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from transformers.image_utils import load_image
 
 from ..errors import UserError
+from ..packages import PACKAGES
 
 Source = Union[Image.Image, Path]
-Encode = Callable[[Source], Dict[str, torch.Tensor]]
+Change = Optional[Callable[[Image.Image], Image.Image]]
+Encode = Callable[[Source, Change], Dict[str, torch.Tensor]]
 
 
 class EncodedSources(Dataset):
@@ -20,11 +24,12 @@ class EncodedSources(Dataset):
     Args:
         sources: what to encode; a callable is called with the epoch for a new variation in every epoch.
         labels: class index of each.
-        encode: source -> tensors of one item, without a batch dimension.
+        encode: source, what to change in its picture or None -> tensors of one item, without a batch dimension.
+        vary: picture, epoch, index -> picture; None leaves pictures as they are.
     """
 
-    def __init__(self, sources: Sequence[Union[Source, Callable[[int], Source]]], labels: Sequence[int], encode: Encode):
-        self.sources, self.labels, self.encode, self.epoch = sources, labels, encode, 0
+    def __init__(self, sources: Sequence[Union[Source, Callable[[int], Source]]], labels: Sequence[int], encode: Encode, vary: Optional[Callable] = None):
+        self.sources, self.labels, self.encode, self.vary, self.epoch = sources, labels, encode, vary, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -34,49 +39,62 @@ class EncodedSources(Dataset):
 
     def __getitem__(self, index: int) -> Dict[str, Any]:
         source = self.sources[index]
-        return {**self.encode(source(self.epoch) if callable(source) else source), "labels": self.labels[index]}
+        change = partial(self.vary, epoch=self.epoch, index=index) if self.vary else None
+        return {**self.encode(source(self.epoch) if callable(source) else source, change), "labels": self.labels[index]}
 
 
-def pixel_encoder(processor) -> Encode:
+# The encoders are classes, not closures: processes that load data may have to pickle them.
+
+
+@dataclass
+class PixelEncoder:
     """Pictures, or picture files, through the CLIP image processor."""
 
-    def encode(source: Source) -> Dict[str, torch.Tensor]:
-        pixels = processor(open_picture(source), return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels[0]}
+    processor: Any
 
-    return encode
+    def __call__(self, source: Source, change: Change = None) -> Dict[str, torch.Tensor]:
+        picture = open_picture(source)
+        return {"pixel_values": self.processor(change(picture) if change else picture, return_tensors="pt")["pixel_values"][0]}
 
 
-def byte_encoder(processor, config, package, decode: bool) -> Encode:
-    """Sources through ByteFormer's processor.
+@dataclass
+class ByteEncoder:
+    """Sources through ByteFormer's processor, as the pipelines of ByteFormer take them.
 
-    Args:
+    Attributes:
         processor: image processor or feature extractor.
         config: the model's configuration, which limits the number of bytes.
-        package: the imported byteformer package.
-        decode: open picture files and encode them by the processor's recipe, as transformers' pipelines do; otherwise a
-            file gives its own bytes.
+        decode: open the file (a picture, a WAV file) and encode it by the processor's recipe; otherwise a file gives its own
+            bytes.
     """
 
-    def encode(source: Source) -> Dict[str, torch.Tensor]:
+    processor: Any
+    config: Any
+    decode: bool
+
+    def __call__(self, source: Source, change: Change = None) -> Dict[str, torch.Tensor]:
+        package = PACKAGES["byteformer"].load()
         try:
-            inputs = processor(open_picture(source) if decode else source, return_tensors="pt")
-            package.modeling_byteformer.check_length(max(inputs["input_ids"].shape[1], config.conv_kernel_size), config)
+            opened = self._opened(source, package) if self.decode and isinstance(source, Path) else source
+            inputs = self.processor(change(opened) if change else opened, return_tensors="pt")
+            package.modeling_byteformer.check_length(max(inputs["input_ids"].shape[1], self.config.conv_kernel_size), self.config)
         except ValueError as error:
             raise UserError(f"{source}: {error}") from error
         return {"input_ids": inputs["input_ids"][0]}
 
-    return encode
+    def _opened(self, path: Path, package: Any) -> Any:
+        if hasattr(self.processor, "open_recording"):
+            return self.processor.open_recording(path)
+        return package.image_processing_byteformer.open_picture(path)
 
 
 def open_picture(source: Source) -> Image.Image:
-    """An RGB picture as transformers' pipelines would open it."""
+    """An RGB picture, upright, as transformers' pipelines would open it."""
     if isinstance(source, Image.Image):
         return source
     try:
-        with Image.open(source) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: how Pillow reports a broken PNG
+        return load_image(str(source))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: how Pillow reports a broken PNG
         raise UserError(f"{source} cannot be read as a picture: {error}") from error
 
 
@@ -92,6 +110,18 @@ def pad_bytes(items: List[Dict[str, Any]], padding_id: int, at_least: int = 1) -
     for row, item in zip(input_ids, items):
         row[: len(item["input_ids"])] = item["input_ids"]
     return {"input_ids": input_ids, "labels": labels_of(items)}
+
+
+def without_padding(batch: Dict[str, torch.Tensor], padding_id: int, at_least: int = 1) -> List[Tuple[torch.Tensor, Dict[str, torch.Tensor]]]:
+    """A padded batch as parts whose rows are of one length: the rows' indices, and their inputs. What `pad_bytes` makes, undone."""
+    lengths = (batch["input_ids"] != padding_id).sum(dim=1).clamp(min=at_least)
+    parts = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
+    return [(rows, {"input_ids": batch["input_ids"][rows, : lengths[rows[0]]]}) for rows in parts]
+
+
+def byte_separator(config) -> Optional[Callable]:
+    """`without_padding` for models in which padding takes part; None where it is masked."""
+    return None if config.mask_padding else partial(without_padding, padding_id=config.padding_id, at_least=config.conv_kernel_size)
 
 
 def byte_collator(config) -> Callable:

@@ -51,13 +51,15 @@ def _enlarged(digit: int) -> np.ndarray:
 def residual_of(frames: torch.Tensor) -> torch.Tensor:
     """What changed since the frame before, the signal that chooses patches; nothing has, in the first frame.
 
+    The channels' differences are summed up without their signs: a red square that turns green has changed.
+
     Args:
         frames: (B, C, T, H, W).
 
     Returns:
         (B, 1, T, H, W) float32.
     """
-    change = frames.float().diff(dim=2).abs().mean(dim=1, keepdim=True)
+    change = frames.float().diff(dim=2).abs().sum(dim=1, keepdim=True)
     return torch.cat((torch.zeros_like(change[:, :, :1]), change), dim=2)
 
 

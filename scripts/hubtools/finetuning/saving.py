@@ -21,7 +21,7 @@ def write_finetuned_folder(folder: Path, source: Path, recipe: Recipe, outcome: 
 
     Args:
         folder: where to; its name becomes the model's.
-        source: the folder that training started from; its processor is kept.
+        source: the folder that training started from; its processor is kept, but for what the data demand.
         recipe: of `source`.
         outcome: model and figures.
         data, settings: for the card.
@@ -31,13 +31,15 @@ def write_finetuned_folder(folder: Path, source: Path, recipe: Recipe, outcome: 
         recipe,
         name=folder.name,
         architecture=recipe.package.models[HEADS[data.task]],
+        processor={**recipe.processor, **data.processor_settings},
         card={**recipe.card, "summary": summary(recipe, data, outcome), "metrics": metrics(data, outcome)},
     )
     state = {name: tensor.detach().float().contiguous() for name, tensor in outcome.model.state_dict().items()}
     sources = {name: TensorSource(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor) for name, tensor in state.items()}
     with byte_bar("writing", sum(source.bytes for source in sources.values())) as progress:
         write_hub_folder(folder, trained, outcome.model.config, sources, parse_size(DEFAULT_SHARD_SIZE), progress)
-    shutil.copyfile(source / "preprocessor_config.json", folder / "preprocessor_config.json")
+    if not data.processor_settings:
+        shutil.copyfile(source / "preprocessor_config.json", folder / "preprocessor_config.json")
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(training_section(data, outcome, settings, command))
 
@@ -66,8 +68,14 @@ def training_section(data: Data, outcome: Outcome, settings: Settings, command: 
     rows += [
         ("validation accuracy", f"{percent(outcome.figures['validation'])} %, the best of all checkpoints: this one"),
         ("optimizer", f"AdamW, learning rate {settings.learning_rate:g} (cosine, {settings.warmup:.0%} warm-up), weight decay {settings.weight_decay:g}"),
-        ("length", f"{outcome.steps:,} steps of {settings.batch_size} samples, seed {settings.seed}"),
+        ("length", f"{outcome.steps:,} steps of {settings.samples_per_step} samples, seed {settings.seed}"),
     ]
+    if settings.freeze:
+        rows.append(("trained", "the classifier alone (linear probe)"))
+    if settings.augment != "none":
+        rows.append(("variations", f"{settings.augment} of every training picture, anew in every epoch"))
+    if data.processor_settings:
+        rows.append(("files", "taken as they are, undecoded"))
     if settings.lora:
         rows.append(("adapters", f"LoRA of rank {settings.lora}, merged into the weights"))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

@@ -38,6 +38,12 @@ def load_processor(folder: Path, recipe: Recipe) -> Any:
     return getattr(recipe.package.load(), class_name).from_pretrained(folder)
 
 
+def freeze_all_but_head(model: Any) -> None:
+    """Leaves only the classifier to be trained: a linear probe."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(HEAD_PREFIX))
+
+
 def load_model(folder: Path, recipe: Recipe, task: str, labels: List[str]) -> Any:
     """The folder's weights under a classifier for `labels`; a classifier that does not fit them is made anew.
 

@@ -1,13 +1,15 @@
 """transformers' Trainer on one model and one data set: settings in, the best weights and their test figures out."""
 
+import contextlib
 import json
+import logging
 import math
 import os
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -17,23 +19,33 @@ from ..assembly.weights import write_json
 from .data import Data
 from .lora import merged
 
+logger = logging.getLogger(__name__)
+
 SETTINGS_NAME = "settings.json"
 CURVE_NAME = "loss.json"
 FINAL_NAME = "final"
 STATE_NAME = "trainer_state.json"  # of a checkpoint; written last
 
 
+INCIDENTAL = {"incidental": True}  # of settings that change how fast and in how much memory a run is computed
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the outcome of a run. A run is resumed only under the same settings.
+    """What a run is made of. It is resumed only under the same settings, but for incidental ones.
 
     Attributes:
-        batch_size: samples per step, over all processes.
+        batch_size: samples of a forward pass, over all processes.
+        accumulation: batches whose gradients are added up for a step.
         max_steps: ends training early; None for all epochs.
         warmup: share of the steps in which the learning rate rises; it falls by a cosine afterwards.
         save_steps: steps between checkpoints (and validations); None for one at the end of every epoch.
         lora: rank of the adapters, 0 to train all weights.
+        freeze: train the classifier alone.
+        augment: how training pictures are varied.
         fsdp: shard parameters, gradients and optimizer over the processes.
+        checkpointing: compute activations again in the backward pass, to save memory.
+        workers: processes that load data.
     """
 
     folder: str
@@ -41,6 +53,7 @@ class Settings:
     read_files_as: str
     epochs: float
     batch_size: int
+    accumulation: int
     learning_rate: float
     weight_decay: float
     label_smoothing: float
@@ -49,8 +62,20 @@ class Settings:
     save_steps: Optional[int]
     seed: int
     lora: int
+    freeze: bool
+    augment: str
     bf16: bool
     fsdp: bool
+    checkpointing: bool = field(metadata=INCIDENTAL)
+    workers: int = field(metadata=INCIDENTAL)
+
+    @property
+    def samples_per_step(self) -> int:
+        return self.batch_size * self.accumulation
+
+    def deciding(self) -> Dict[str, Any]:
+        """Those that decide the outcome."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.metadata != INCIDENTAL}
 
 
 @dataclass
@@ -96,6 +121,7 @@ class ClassifierTrainer(Trainer):
         self.data, self.label_smoothing, self.test_sparsely = data, label_smoothing, False
         # The loss is this class's, a mean over the batch; without this, transformers may scale it by its own count.
         self.model_accepts_loss_kwargs = False
+        self.padding_told = False
 
     def get_eval_dataloader(self, eval_dataset=None):
         # transformers has one setting for training, where equal batches are wanted, and for measuring, where every sample counts.
@@ -110,10 +136,26 @@ class ClassifierTrainer(Trainer):
         sparse = self.state.global_step % 2 == 1 if model.training else self.test_sparsely
         if sparse and self.data.sparse_inputs is not None:
             inputs = {**inputs, **self.data.sparse_inputs(inputs)}
-        outputs = model(**inputs)
+        logits = self.logits_of(model, inputs)
         smoothing = self.label_smoothing if model.training else 0.0
-        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, label_smoothing=smoothing)
-        return (loss, {"loss": loss, "logits": outputs.logits}) if return_outputs else loss
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
+
+    def logits_of(self, model, inputs) -> torch.Tensor:
+        """(B, labels). Where padding moves scores, training says so, and measuring goes without, as a pipeline does."""
+        parts = self.data.apart(inputs) if self.data.apart is not None else []
+        if len(parts) < 2 or self.args.fsdp:  # sharded models must be called equally often everywhere; their batches hold one sample
+            return model(**inputs).logits
+        if model.training:
+            if not self.padding_told and self.is_world_process_zero():
+                logger.warning("batches of unequal lengths are padded, and in a model with mask_padding=False padding takes part; accuracy is measured without it")
+            self.padding_told = True
+            return model(**inputs).logits
+        answers = [(rows, model(**part).logits) for rows, part in parts]
+        logits = answers[0][1].new_empty(len(inputs["input_ids"]), answers[0][1].shape[-1])
+        for rows, answer in answers:
+            logits[rows] = answer
+        return logits
 
 
 def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) -> Outcome:
@@ -130,7 +172,7 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
         UserError: `room` is of a run with other settings, the batch does not divide among the processes, or a checkpoint
             could not be written.
     """
-    arguments = training_arguments(settings, room, len(data.train))
+    arguments = training_arguments(settings, room, len(data.train), alone=settings.fsdp and data.apart is not None)
     checkpoint = prepare_room(room, settings, resume, arguments)
     trainer = ClassifierTrainer(
         model=model,
@@ -151,30 +193,44 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         trainer._load_from_checkpoint(str(best_of(checkpoint)))
     else:
-        with system_errors_told("training stopped", f"the same command goes on from the last whole checkpoint in {room}"):
+        with loading_errors_told(), system_errors_told("training stopped", f"the same command goes on from the last whole checkpoint in {room}"):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    figures = measure(trainer, data)
+    with loading_errors_told():
+        figures = measure(trainer, data)
     return Outcome(final_model(trainer, settings, room), figures, trainer.state.global_step)
 
 
-def training_arguments(settings: Settings, room: Path, size: int) -> TrainingArguments:
+@contextlib.contextmanager
+def loading_errors_told() -> Iterator[None]:
+    """A UserError of a process that loads data comes with that process's stack trace for a message: only its last line is kept."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).rsplit("UserError: ", 1)[-1]) from error
+
+
+def training_arguments(settings: Settings, room: Path, size: int, alone: bool = False) -> TrainingArguments:
+    """The Trainer's settings for `size` samples; `alone` measures one sample at a time."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % processes:
         raise UserError(f"--batch-size {settings.batch_size} must be a multiple of the number of processes, {processes}")
     on_cpu = not torch.cuda.is_available()
-    steps_per_epoch = max(size // settings.batch_size, 1)
+    steps_per_epoch = max(size // settings.samples_per_step, 1)
     steps = settings.max_steps or math.ceil(settings.epochs * steps_per_epoch)
     when = "epoch" if settings.save_steps is None else "steps"
     optional: Dict[str, Any] = {"save_steps": settings.save_steps, "eval_steps": settings.save_steps} if settings.save_steps else {}
     if settings.fsdp:
         # The layers to shard by are the model's own `_no_split_modules`.
         optional.update(fsdp="full_shard auto_wrap", fsdp_config={"fsdp_version": 2})
+    if settings.checkpointing:
+        optional.update(gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False})
     if on_cpu and processes > 1:
         optional["ddp_backend"] = "gloo"
     return TrainingArguments(
         output_dir=str(room),
         per_device_train_batch_size=settings.batch_size // processes,
-        per_device_eval_batch_size=max(settings.batch_size, 64) // processes,
+        per_device_eval_batch_size=1 if alone else settings.batch_size // processes,
+        gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         num_train_epochs=settings.epochs,
@@ -195,6 +251,7 @@ def training_arguments(settings: Settings, room: Path, size: int) -> TrainingArg
         use_cpu=on_cpu,
         dataloader_drop_last=size >= settings.batch_size,
         dataloader_pin_memory=not on_cpu,
+        dataloader_num_workers=settings.workers,
         remove_unused_columns=False,
         label_names=["labels"],
         report_to="none",
@@ -210,26 +267,27 @@ def prepare_room(room: Path, settings: Settings, resume: bool, arguments: Traini
             if not resume and room.exists():
                 _check_is_room(room)
                 shutil.rmtree(room)
-            _agree_on_settings(room, settings)
             _drop_broken_checkpoints(room)
+            _agree_on_settings(room, settings)
     checkpoints = _checkpoints(room)
     return checkpoints[-1] if checkpoints else None
 
 
 def _check_is_room(room: Path) -> None:
-    if not (room / SETTINGS_NAME).is_file():
+    if not (room / SETTINGS_NAME).is_file() and (not room.is_dir() or any(room.iterdir())):
         raise UserError(f"{room} is where checkpoints would go, but it is not a folder of an earlier run; move it away")
 
 
 def _agree_on_settings(room: Path, settings: Settings) -> None:
-    if not room.exists():
-        room.mkdir(parents=True)
-        write_json(room / SETTINGS_NAME, asdict(settings))
+    """Writes the settings down; where a run with others left a checkpoint, that is an error."""
+    room.mkdir(parents=True, exist_ok=True)
     _check_is_room(room)
-    earlier = json.loads((room / SETTINGS_NAME).read_text(encoding="utf-8"))
-    differing = [f"{key} was {earlier.get(key)!r}, is {value!r}" for key, value in asdict(settings).items() if earlier.get(key) != value]
-    if differing:
-        raise UserError(f"{room} holds an unfinished run with other settings ({'; '.join(differing)}); use the same ones, or --no-resume to start anew")
+    if _checkpoints(room):
+        earlier = json.loads((room / SETTINGS_NAME).read_text(encoding="utf-8"))
+        differing = [f"{key} was {earlier.get(key)!r}, is {value!r}" for key, value in settings.deciding().items() if earlier.get(key) != value]
+        if differing:
+            raise UserError(f"{room} holds an unfinished run with other settings ({'; '.join(differing)}); use the same ones, or --no-resume to start anew")
+    write_json(room / SETTINGS_NAME, settings.deciding())
 
 
 def _checkpoints(room: Path) -> List[Path]:
@@ -238,7 +296,7 @@ def _checkpoints(room: Path) -> List[Path]:
 
 def _drop_broken_checkpoints(room: Path) -> None:
     """A kill may leave a checkpoint half-written. Its state file is written last, so that one tells."""
-    for path in _checkpoints(room):
+    for path in _checkpoints(room) if (room / SETTINGS_NAME).is_file() else []:
         try:
             state_of(path)
         except (OSError, ValueError):

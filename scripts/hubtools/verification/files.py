@@ -14,6 +14,7 @@ from .weight_files import DTYPES, Tensor
 CONFIG_NAME = "config.json"
 PROCESSOR_NAME = "preprocessor_config.json"
 EXAMPLE_NAME = "example_usage.py"
+EXAMPLES = Path(__file__).resolve().parents[1] / "assembly" / "templates"
 IGNORED_FOLDERS = (".git", ".cache")  # kept by git and by hub downloads; neither is uploaded
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".msgpack", ".mar", ".nemo")
 EXECUTABLE = (".py", ".pyc", ".pyo", ".pyd", ".pyw", ".ipynb", ".sh", ".bash", ".zsh", ".bat", ".cmd", ".ps1", ".so", ".dylib",
@@ -191,6 +192,16 @@ def check_code(folder: Path, config: dict, package: Package) -> str:
         if problem:
             problems.append(problem)
     return fail_if(problems, f"{', '.join(sorted(present))}: byte for byte the package's")
+
+
+def why_no_example(folder: Path) -> str:
+    """Why the folder's example is not run, or "" where it is one of ours, byte for byte: nothing else in it may run."""
+    path = folder / EXAMPLE_NAME
+    if not path.is_file():
+        return f"the folder has no {EXAMPLE_NAME}"
+    theirs = path.read_bytes()
+    own = any(theirs == template.read_bytes() for template in EXAMPLES.glob("*_example.py"))
+    return "" if own else f"not run: {EXAMPLE_NAME} is none that assemble.py writes"
 
 
 def _difference(path: Path, original: Path) -> Optional[str]:

@@ -13,7 +13,7 @@ from ..packages import Package
 from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import Child, run_beside, start_beside, start_isolated
-from .files import architecture_of, check_code, check_config, check_files, check_sizes, code_in_use, package_of, read_config
+from .files import architecture_of, check_code, check_config, check_files, check_sizes, code_in_use, package_of, read_config, why_no_example
 from .weight_files import DamagedFile, Tensor, read_tensors
 
 FORWARD_SUBJECTS = {
@@ -127,7 +127,7 @@ class _Verification:
         subjects = FORWARD_SUBJECTS[self.package.name] if self.package else ()
         base = ["load: base model"] if self.package and self.auto_class != "AutoModel" else []
         loads = ["weights: finite", "load: configuration", "load: processor", *base, "load: model", "weights: loaded"]
-        return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects)]
+        return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects), "example: runs"]
 
     @property
     def auto_class(self) -> str:
@@ -160,6 +160,7 @@ class _Verification:
             "base_prefix": package.base_prefix,
             "architecture": self.config["architectures"][0],
             "auto_class": self.auto_class,
+            "no_example": why_no_example(self.folder),
             "code": sorted(code_in_use(self.config, package)),
             "tensors": [asdict(tensor) for tensor in self.tensors.values()],
             "saved": str(workdir / "saved"),

@@ -19,6 +19,7 @@ from typing import Callable, Dict, List, Mapping
 import torch
 
 from .byteformer import ByteFormerForwards
+from .example import run_example
 from .forwards import expect, expect_equal
 from .llava_vit import LlavaViTForwards
 from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
@@ -49,7 +50,8 @@ class Probe:
 
     Args:
         job: "folder", "package" (model_type, config_class, base_prefix), "auto_class" and "architecture" of the weights,
-            "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use).
+            "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use),
+            "no_example" (why the example is not run, or "").
     """
 
     def __init__(self, job: Mapping, reporter: Reporter):
@@ -60,6 +62,7 @@ class Probe:
         self.model = None
         self.processor = None
         self._forwards = None
+        self.recorded: Dict[str, torch.Tensor] = {}
 
     def steps(self) -> Dict[str, Callable[[], str]]:
         """The checks that the job names."""
@@ -72,6 +75,7 @@ class Probe:
             "weights: loaded": self.compare_loaded,
             "round trip: save": self.save,
             RELOAD: self.reload,
+            "example: runs": self.example,
         }
         for name in self.job["checks"]:
             group, subject = name.split(": ")
@@ -231,11 +235,22 @@ class Probe:
         self.need_model()
         if self._forwards is None:
             self._forwards = FORWARDS[self.job["model_type"]](self.model.float())
+            self.recorded = self._forwards.recorded
         return self._forwards
 
     def write_exchange(self) -> None:
-        if self._forwards and self._forwards.recorded:
-            torch.save(self._forwards.recorded, self.job["exchange"])
+        if self.recorded:
+            torch.save(self.recorded, self.job["exchange"])
+
+    # -- example
+
+    def example(self) -> str:
+        self.need_model()
+        if self.job["no_example"]:
+            raise CheckSkipped(self.job["no_example"])
+        self.model = self._forwards = None  # the example loads a model of its own
+        gc.collect()
+        return run_example(os.path.join(self.folder, "example_usage.py"))
 
     # -- round trip
 

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which patches of a clip matter: energies from a codec's motion and residual, or from differences, and the choice by score.
+
+Source: the selection of OneVision-Encoder, arXiv 2602.08683.
+
+1. The codec is x264 on luma at the model's own resolution and crop, whatever codec the file came in: only then do the
+   same pictures give the same patches. Stream vectors would come free of charge, but only from H.264 and MPEG-4, on a
+   grid of other blocks, and from whichever frames the file's encoder chose to refer to.
+2. Each sampled frame is predicted from the source frame before it. The two are encoded as a key frame and a P-frame, so
+   that a clip costs the same however long it is, and no sampled frame is itself a key frame, which would have no energy.
+3. FFmpeg hands out vectors but no residual. It is decoded frame minus prediction, and the prediction is made here from
+   the decoded reference and the vectors, in H.264's own quarter-pixel arithmetic.
+4. What a moving camera brings into view at the border has no energy: like the median of the vectors, it tells of the
+   camera. It would take most of a small budget in every panned clip.
+5. A still clip keeps four frames whole. Patches that clearly move come before them: with the usual budget of an eighth of
+   the patches both always fit, with a small one the whole frames would push out all that moves.
+
+Shape letters: T frames, S x S pixels of the model's crop, p patch size, h = w = S/p, L = T*h*w patches, N selected.
+"""
+
+from collections import deque
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+try:
+    import av
+except ImportError:
+    av = None
+
+
+ENCODER = "libx264"
+ENCODER_OPTIONS = {
+    "preset": "veryfast",
+    "crf": "23",
+    # One reference, no B-frames, no key frames of its own. No weights and no deblocking: what the decoder adds to a block
+    # is then exactly the prediction made here. One thread: x264's output depends on their number.
+    # A key frame four times finer than the rest: else a P-frame's residual repairs it everywhere and drowns what moves.
+    "x264-params": "keyint=infinite:scenecut=0:bframes=0:ref=1:weightp=0:no-deblock=1:partitions=p8x8,i4x4:ipratio=4"
+    ":rc-lookahead=0:sync-lookahead=0:mbtree=0:threads=1",
+}
+KEY_FRAME, PREDICTED_FRAME = 1, 2  # FFmpeg's AV_PICTURE_TYPE_I and _P
+MACROBLOCK = 16
+CELL = 8  # pixels: the smallest block that gets a vector of its own
+MARGIN = 8  # pixels around a reference; beyond, H.264 repeats the border
+
+STILL_FRAMES = 4
+STILL_BELOW, FLAT_BELOW, FLAT_SPREAD = 2.0, 4.0, 0.15  # mean energies of patches on a scale of 255
+VIRTUAL_FRAMES = 64
+
+
+# --- the choice of patches --------------------------------------------------------------------------------------------
+
+
+def sample_indices(num_source, num_frames):
+    """Which of `num_source` frames are sampled: (T,) int64, evenly from first to last, each once at most."""
+    if num_source <= num_frames:
+        return np.arange(num_source, dtype=np.int64)
+    return np.linspace(0, num_source - 1, num_frames).astype(np.int64)
+
+
+def patch_positions(indices, num_frames, side):
+    """(N, 3) int64 of (t, row, column) for patch indices (N,); T sampled frames sit at linspace(0, 63, T), rounded down."""
+    frames = np.linspace(0, VIRTUAL_FRAMES - 1, num_frames).astype(np.int64)
+    frame, place = np.divmod(indices, side * side)
+    return np.stack((frames[frame], place // side, place % side), axis=-1)
+
+
+def patch_scores(energy, patch_size):
+    """Sum of the energy over each patch: (S, S) in [0, 1] -> (h, w) float64."""
+    side = energy.shape[0] // patch_size
+    return energy.reshape(side, patch_size, side, patch_size).sum(axis=(1, 3), dtype=np.float64)
+
+
+def select_patches(scores, patch_size, budget, keep_first_frame=False):
+    """The patches to keep: those with the highest scores of all frames together, ties to the earlier one.
+
+    Args:
+        scores: (T, h, w), what `patch_scores` gives for each frame.
+        patch_size: p, pixels.
+        budget: How many patches to keep; all, where there are fewer.
+        keep_first_frame: Every patch of the first frame comes first.
+
+    Returns:
+        (min(budget, L),) int64, ascending: by frame, row, column.
+    """
+    per_frame = scores[0].size
+    flat = scores.reshape(-1)
+    means = flat * (255.0 / patch_size**2)
+    by_score = np.argsort(-flat, kind="stable")
+    groups = [np.arange(per_frame)] if keep_first_frame else []
+    if is_still(means):
+        groups.append(by_score[means[by_score] >= FLAT_BELOW])
+        frames = np.unique(np.linspace(0, len(scores) - 1, STILL_FRAMES).astype(np.int64))
+        groups.append((frames[:, None] * per_frame + np.arange(per_frame)).reshape(-1))
+    kept = np.zeros(flat.size, dtype=bool)
+    for group in groups:
+        kept[thin(group[~kept[group]], budget - int(kept.sum()))] = True
+    rest = by_score[~kept[by_score]]
+    kept[rest[: max(0, budget - int(kept.sum()))]] = True
+    return np.flatnonzero(kept)
+
+
+def thin(indices, count):
+    """`count` of the indices, evenly spread over them; all, where there are fewer."""
+    if len(indices) <= count:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, count).astype(np.int64)]
+
+
+def is_still(means):
+    """Whether nothing moves in a clip, by the mean energies of its patches, 0 to 255."""
+    high, middle = np.percentile(means, (95, 50))
+    return bool(high < STILL_BELOW or (high < FLAT_BELOW and (high - middle) / high < FLAT_SPREAD))
+
+
+# --- energies ---------------------------------------------------------------------------------------------------------
+
+
+def luma(pixels):
+    """(S, S, 3) uint8 RGB -> (S, S) uint8, by ITU-R 601."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def normalised(magnitudes, floor):
+    """Magnitudes divided by their 95th percentile (at least `floor`), at most 1: float32."""
+    scale = max(float(np.percentile(magnitudes, 95)), floor)
+    return np.minimum(magnitudes.astype(np.float32) / np.float32(scale), np.float32(1))
+
+
+def residual_energy(current, prediction):
+    """|current - prediction| of luma, normalised: (S, S) uint8 twice -> (S, S) float32."""
+    return normalised(np.maximum(current, prediction) - np.minimum(current, prediction), 1.0)
+
+
+class DifferenceEnergy:
+    """Energy of a frame as what differs from the frame before it. Needs no codec."""
+
+    def add(self, previous, current):
+        """(S, S) uint8 luma of a sampled frame and of the source frame before it -> energies that are ready, (S, S)."""
+        return [residual_energy(current, previous)]
+
+    def finish(self):
+        return []
+
+
+class CodecEnergy:
+    """Energy of a frame as the motion and residual that x264 needs to make it from the frame before it.
+
+    The codec may hold pictures back: energies come in order, from `add` or at last from `finish`.
+
+    Raises:
+        ValueError: PyAV is missing, or was built without x264.
+    """
+
+    def __init__(self, size):
+        if av is None:
+            raise ValueError("codec selection needs PyAV: pip install av; or call with selection='difference'")
+        if ENCODER not in av.codecs_available:
+            raise ValueError(f"codec selection needs PyAV with {ENCODER}, which this build lacks; call with selection='difference'")
+        self.size = size
+        self.coded_size = -(-size // MACROBLOCK) * MACROBLOCK
+        self.encoder = self._make_encoder()
+        self.decoder = av.CodecContext.create("h264", "r")
+        self.decoder.options = {"flags2": "+export_mvs"}
+        self.decoder.thread_count = 1
+        self.pictures = 0
+        self.decoded = deque()
+
+    def _make_encoder(self):
+        encoder = av.CodecContext.create(ENCODER, "w")
+        encoder.width = encoder.height = self.coded_size
+        encoder.pix_fmt = "yuv420p"
+        encoder.time_base = Fraction(1, 25)
+        encoder.options = ENCODER_OPTIONS
+        return encoder
+
+    def add(self, previous, current):
+        """(S, S) uint8 luma of a sampled frame and of the source frame before it -> energies that are ready, (S, S)."""
+        for plane, kind in ((previous, KEY_FRAME), (current, PREDICTED_FRAME)):
+            self._decode(self.encoder.encode(self._picture(plane, kind)))
+        return self._ready()
+
+    def finish(self):
+        if self.pictures:
+            self._decode([*self.encoder.encode(None), None])
+        return self._ready()
+
+    def _picture(self, plane, kind):
+        size = self.coded_size
+        pad = size - self.size
+        grey = np.full((size // 2, size), 128, dtype=np.uint8)
+        picture = av.VideoFrame.from_ndarray(np.concatenate((np.pad(plane, ((0, pad), (0, pad)), mode="edge"), grey)), "yuv420p")
+        picture.pts, picture.pict_type = self.pictures, kind
+        self.pictures += 1
+        return picture
+
+    def _decode(self, packets):
+        for packet in packets:
+            self.decoded.extend(self.decoder.decode(packet))
+
+    def _ready(self):
+        energies = []
+        while len(self.decoded) >= 2:
+            reference, frame = self.decoded.popleft(), self.decoded.popleft()
+            vectors = frame.side_data.get("MOTION_VECTORS")
+            vectors = None if vectors is None else vectors.to_ndarray()
+            energies.append(self._energy(y_plane(reference), y_plane(frame), vectors))
+        return energies
+
+    def _energy(self, reference, current, vectors):
+        motion, has_vector = vector_field(vectors, self.coded_size)
+        camera = np.rint(np.median(motion[has_vector], axis=0)).astype(np.int32) if has_vector.any() else np.zeros(2, np.int32)
+        # Blocks coded anew have no vector: no motion, and their residual is against what the camera's would bring.
+        motion = np.where(has_vector[..., None], motion, camera)
+        prediction = predict(reference, motion)
+        x, y = (seen_before(self.size, self.coded_size, shift) for shift in camera)
+        relative = (motion - camera) / 4 * (y[::CELL, None] & x[None, ::CELL])[..., None]  # quarter pixels -> pixels
+        cells = slice(0, -(-self.size // CELL))
+        motion_energy = spread(normalised(np.hypot(relative[cells, cells, 0], relative[cells, cells, 1]), 1e-6))
+        inside = slice(0, self.size)
+        residual = np.where(y[inside, None] & x[None, inside], current[inside, inside], prediction[inside, inside])
+        return (motion_energy[inside, inside] + residual_energy(residual, prediction[inside, inside])) / 2
+
+
+def seen_before(size, coded_size, shift):
+    """Where along an axis the camera's motion, in quarter pixels, leads to what the frame before shows: (coded_size,) bool.
+
+    By cells: one that the camera brings into view in part has a vector and a residual that tell of nothing else.
+    """
+    source = np.arange(coded_size) + shift / 4
+    seen = (source > -1) & (source < size)
+    return seen.reshape(-1, CELL).all(axis=1).repeat(CELL)
+
+
+def y_plane(frame):
+    """The luma of a decoded yuv420p picture: (height, width) uint8, a copy."""
+    plane = frame.planes[0]
+    return np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
+
+
+def vector_field(vectors, size):
+    """FFmpeg's list of motion vectors as a field of cells.
+
+    Args:
+        vectors: Structured array of FFmpeg's AVMotionVector, or None for a picture without.
+        size: Side of the coded picture, pixels.
+
+    Returns:
+        (size/8, size/8, 2) int32 of (x, y) in quarter pixels, from a cell to where it came from; and (size/8, size/8)
+        bool, which cells have a vector.
+    """
+    cells = size // CELL
+    field, known = np.zeros((cells, cells, 2), dtype=np.int32), np.zeros((cells, cells), dtype=bool)
+    if vectors is None:
+        return field, known
+    for width, height in ((16, 16), (16, 8), (8, 16), (8, 8)):
+        chosen = vectors[(vectors["w"] == width) & (vectors["h"] == height)]
+        left = (chosen["dst_x"].astype(np.int32) - width // 2) // CELL
+        top = (chosen["dst_y"].astype(np.int32) - height // 2) // CELL
+        for down in range(height // CELL):
+            for right in range(width // CELL):
+                field[top + down, left + right, 0] = chosen["motion_x"]
+                field[top + down, left + right, 1] = chosen["motion_y"]
+                known[top + down, left + right] = True
+    return field, known
+
+
+def spread(cells):
+    """A field of cells as one of pixels: (n, n) -> (8n, 8n)."""
+    return cells.repeat(CELL, axis=0).repeat(CELL, axis=1)
+
+
+# --- H.264's prediction -----------------------------------------------------------------------------------------------
+
+
+def six_taps(samples):
+    """H.264's half-pixel filter (1, -5, 20, 20, -5, 1) along the last axis, unrounded: (..., n) -> (..., n - 5)."""
+    first, second, third, fourth, fifth, sixth = (samples[..., start : samples.shape[-1] - 5 + start] for start in range(6))
+    return (first + sixth) - 5 * (second + fifth) + 20 * (third + fourth)
+
+
+def half_pixel_planes(reference):
+    """The reference (S, S) at whole pixels, half a pixel right, half a pixel down, and both: (4, n, n) uint8, n = S + 2 * MARGIN."""
+    wide = np.pad(reference, MARGIN, mode="edge").astype(np.int32)
+    wider = np.pad(wide, (2, 3), mode="edge")
+    right, down = six_taps(wider), six_taps(wider.T).T
+    both = six_taps(right.T).T
+    halves = (right[2:-3] + 16 >> 5, down[:, 2:-3] + 16 >> 5, both + 512 >> 10)
+    return np.stack((wide, *halves)).clip(0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def quarter_pixel_table():
+    """For each quarter position 4 * y + x: (16, 2, 3) of the two samples to average, each (plane, down, right)."""
+    whole, right, down, both = range(4)
+    pairs = [
+        [(whole, 0, 0), (whole, 0, 0)], [(whole, 0, 0), (right, 0, 0)], [(right, 0, 0), (right, 0, 0)], [(right, 0, 0), (whole, 0, 1)],
+        [(whole, 0, 0), (down, 0, 0)], [(right, 0, 0), (down, 0, 0)], [(right, 0, 0), (both, 0, 0)], [(right, 0, 0), (down, 0, 1)],
+        [(down, 0, 0), (down, 0, 0)], [(down, 0, 0), (both, 0, 0)], [(both, 0, 0), (both, 0, 0)], [(both, 0, 0), (down, 0, 1)],
+        [(down, 0, 0), (whole, 1, 0)], [(down, 0, 0), (right, 1, 0)], [(both, 0, 0), (right, 1, 0)], [(down, 0, 1), (right, 1, 0)],
+    ]  # fmt: skip
+    return np.array(pairs, dtype=np.int32)
+
+
+def predict(reference, displacement):
+    """What the vectors make of the reference, to the bit as an H.264 decoder does.
+
+    Args:
+        reference: (size, size) uint8.
+        displacement: (size/8, size/8, 2) int32, (x, y) in quarter pixels.
+
+    Returns:
+        (size, size) uint8.
+    """
+    size = reference.shape[0]
+    planes = half_pixel_planes(reference)
+    samples = quarter_pixel_table()[(displacement[..., 1] & 3) * 4 + (displacement[..., 0] & 3)]  # (n, n, 2, 3)
+    width = planes.shape[1]
+    found = []
+    for which in range(2):
+        plane = spread(samples[..., which, 0])
+        y = np.arange(size)[:, None] + spread((displacement[..., 1] >> 2) + samples[..., which, 1])
+        x = np.arange(size)[None, :] + spread((displacement[..., 0] >> 2) + samples[..., which, 2])
+        y, x = (np.clip(place, -MARGIN, size + MARGIN - 1) + MARGIN for place in (y, x))
+        found.append(planes.reshape(-1)[(plane * width + y) * width + x].astype(np.uint16))
+    return (found[0] + found[1] + 1 >> 1).astype(np.uint8)
