@@ -50,6 +50,8 @@ class Folder:
         cases: Dict[str, Case] = {}
         for key, tensor in load_file(KIT / "recorded" / f"{self.recorded}.cases.safetensors").items():
             case, side, name = key.split(".", 2)
+            if self.architecture.endswith("VideoClassification") and name == "pixel_values" and tensor.dim() == 4:
+                tensor = tensor.unsqueeze(2)  # a video head takes an image as a clip of one frame
             cases.setdefault(case, ({}, {}))[0 if side == "in" else 1][name] = tensor
         return cases
 
