@@ -232,7 +232,7 @@ def wrap(module, change):
 @pytest.mark.parametrize("come_between", [hook, wrap])
 @pytest.mark.parametrize("name", HOOKED)
 def test_hooks_and_wrappers_see_and_change_the_same_without_autograd(name, come_between):
-    """The short cuts of inference stand back where something stands between a module and its caller."""
+    """Whatever stands between a module and its caller is called, in chunks or not, and the look-ups stand back."""
     model, input_ids, seen = tiny_model(), byte_batch([390, 300]), []
     untouched = model(input_ids).logits
 
