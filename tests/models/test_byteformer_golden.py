@@ -4,11 +4,11 @@
 import pytest
 import torch
 from byteformer import modeling_byteformer
-from byteformer_helpers import byte_batch, golden_cases, golden_model, golden_tensors, plain_twin, random_config, randomised, relative_error
+from byteformer_helpers import byte_batch, golden_cases, golden_model, golden_tensors, plain_twin, random_config, randomised
+from measure import OUTPUTS, relative_error
 from byteformer import ByteFormerForImageClassification
 from plain_byteformer import PlainByteFormerSdpa
 
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(params=["convolution", "look-ups"])
@@ -26,9 +26,9 @@ def test_recorded_outputs(name, case, backend, autograd, reduction):
     model = golden_model(name, backend)
     with torch.set_grad_enabled(autograd):
         base, outputs = model.byteformer(input_ids, output_hidden_states=True), model(input_ids)
-    assert relative_error(base.hidden_states[0], expected["embeddings"]) <= TOLERANCE
-    assert relative_error(base.last_hidden_state, expected["last_hidden_state"]) <= TOLERANCE
-    assert relative_error(outputs.logits, expected["logits"]) <= TOLERANCE
+    assert relative_error(base.hidden_states[0], expected["embeddings"]) <= OUTPUTS
+    assert relative_error(base.last_hidden_state, expected["last_hidden_state"]) <= OUTPUTS
+    assert relative_error(outputs.logits, expected["logits"]) <= OUTPUTS
 
 
 @pytest.mark.parametrize("name, case", golden_cases())
@@ -41,7 +41,7 @@ def test_the_plain_implementation_gives_them_too(name, case):
         plain.load_state_dict({key.removeprefix("byteformer."): value for key, value in model.state_dict().items()})
         outputs = plain(input_ids)
         for key, value in expected.items():
-            assert relative_error(outputs[key], value) <= TOLERANCE, key
+            assert relative_error(outputs[key], value) <= OUTPUTS, key
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -52,10 +52,10 @@ def test_random_configurations_match_the_plain_implementation(seed, reduction):
         model.apply(model._init_weights)
     input_ids = byte_batch([60 + seed, 8, 33], seed=seed)
     outputs, expected = model(input_ids, output_hidden_states=True), plain_twin(model)(input_ids)
-    assert relative_error(outputs.logits, expected["logits"]) <= TOLERANCE
+    assert relative_error(outputs.logits, expected["logits"]) <= OUTPUTS
     assert len(outputs.hidden_states) == len(expected["hidden_states"]) == model.config.num_hidden_layers + 1
     for got, wanted in zip(outputs.hidden_states, expected["hidden_states"]):
-        assert relative_error(got, wanted) <= TOLERANCE
+        assert relative_error(got, wanted) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -63,4 +63,4 @@ def test_work_in_many_chunks_is_the_same(monkeypatch):
     model = golden_model("byteformer_k8_mixed_windows", "sdpa")
     input_ids, expected = golden_tensors("byteformer_k8_mixed_windows", "ragged")
     monkeypatch.setattr(modeling_byteformer, "CHUNK_TOKENS", 16)
-    assert relative_error(model(input_ids).logits, expected["logits"]) <= TOLERANCE
+    assert relative_error(model(input_ids).logits, expected["logits"]) <= OUTPUTS

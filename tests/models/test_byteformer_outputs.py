@@ -7,10 +7,10 @@ import pytest
 import torch
 from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel
 from byteformer.modeling_byteformer import Rows
-from byteformer_helpers import byte_batch, relative_error, tiny_model
+from byteformer_helpers import byte_batch, tiny_model
+from measure import OUTPUTS, close, relative_error
 from transformers.utils.logging import warning_once
 
-TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -22,15 +22,15 @@ def test_shapes(masked):
     assert output.last_hidden_state.shape == (2, 11, 32) and output.pooler_output.shape == (2, 32)
     assert [weights.shape[1:] for weights in output.attentions] == [(2, 16, 16)] * 4
     for weights in output.attentions:
-        assert torch.allclose(weights.sum(-1), torch.ones(()))
+        assert close(weights.sum(-1), torch.ones_like(weights.sum(-1)))
 
 
 @torch.no_grad()
 def test_hidden_states_lead_to_the_pooled_output():
     model = tiny_model(ByteFormerModel)
     output = model(byte_batch([90]), output_hidden_states=True)
-    assert torch.equal(model.layernorm(output.hidden_states[-1]), output.last_hidden_state)
-    assert torch.allclose(output.last_hidden_state.mean(1), output.pooler_output)
+    assert close(model.layernorm(output.hidden_states[-1]), output.last_hidden_state)
+    assert close(output.last_hidden_state.mean(1), output.pooler_output)
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def test_tuples_hold_the_same():
         model = tiny_model(model_class)
         output, entries = model(input_ids, output_hidden_states=True), model(input_ids, output_hidden_states=True, return_dict=False)
         assert isinstance(entries, tuple) and len(entries) == len(output.to_tuple())
-        assert torch.equal(entries[0], output[0])
+        assert close(entries[0], output[0])
 
 
 @torch.no_grad()
@@ -54,9 +54,9 @@ def test_eager_equals_sdpa(masked, autograd):
     input_ids = byte_batch([390, 77, 4])
     with torch.set_grad_enabled(autograd):
         outputs = [tiny_model(mask_padding=masked, attn_implementation=name)(input_ids) for name in ("eager", "sdpa")]
-        assert relative_error(outputs[0].logits, outputs[1].logits) <= TOLERANCE
+        assert relative_error(outputs[0].logits, outputs[1].logits) <= OUTPUTS
         with_weights = tiny_model(mask_padding=masked)(input_ids, output_attentions=True)
-        assert relative_error(with_weights.logits, outputs[1].logits) <= TOLERANCE
+        assert relative_error(with_weights.logits, outputs[1].logits) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_flash_attention_falls_back_with_one_warning():
     try:
         model = tiny_model(attn_implementation="flash_attention_2")
         input_ids = byte_batch([90])
-        assert torch.equal(model(input_ids).logits, tiny_model()(input_ids).logits)
+        assert close(model(input_ids).logits, tiny_model()(input_ids).logits)
     finally:
         logger.removeHandler(handler)
     assert model.config._attn_implementation == "sdpa"
@@ -114,7 +114,7 @@ def test_compiles_as_one_graph(masked, autograd):
     with torch.set_grad_enabled(autograd):
         for lengths in ([390, 77], [390, 5]):  # the second has windows of nothing but padding
             input_ids = byte_batch(lengths)
-            assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= TOLERANCE
+            assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def test_compiles_to_machine_code():
     model = tiny_model(num_hidden_layers=2, window_shifts=[0, 8], downsample=[True, False])
     input_ids = byte_batch([390])
     compiled = torch.compile(model, fullgraph=True, dynamic=False)
-    assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= TOLERANCE
+    assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -131,7 +131,7 @@ def test_exports(masked):
     model = tiny_model(mask_padding=masked)
     exported = torch.export.export(model, (byte_batch([390, 77], seed=1),)).module()
     input_ids = byte_batch([390, 20], seed=2)
-    assert relative_error(exported(input_ids).logits, model(input_ids).logits) <= TOLERANCE
+    assert relative_error(exported(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
 @pytest.mark.parametrize("model_class", [ByteFormerModel, ByteFormerForImageClassification, ByteFormerForAudioClassification])
@@ -145,7 +145,7 @@ def test_saved_and_loaded_models_agree(model_class, tmp_path):
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     input_ids = byte_batch([90])
-    assert torch.equal(again.eval()(input_ids)[0], model(input_ids)[0])
+    assert close(again.eval()(input_ids)[0], model(input_ids)[0])
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def test_adapters_on_the_embedding_are_obeyed():
     adapted = model(input_ids).logits
     embeddings.byte_embeddings = table
     table.weight.mul_(2)
-    assert relative_error(adapted, model(input_ids).logits) <= TOLERANCE
+    assert relative_error(adapted, model(input_ids).logits) <= OUTPUTS
 
 
 HOOKED = ["embeddings.byte_embeddings", "embeddings.token_reduction"] + [
@@ -210,8 +210,8 @@ def test_hooks_and_wrappers_see_and_change_the_same_without_autograd(name, come_
     with_autograd = model(input_ids).logits
     with torch.no_grad():
         without = model(input_ids).logits
-    assert relative_error(without, with_autograd) <= TOLERANCE < relative_error(without, untouched)
-    assert relative_error(torch.cat([values.flatten() for values in seen[1:]]), seen[0].flatten()) <= TOLERANCE
+    assert relative_error(without, with_autograd) <= OUTPUTS < relative_error(without, untouched)
+    assert relative_error(torch.cat([values.flatten() for values in seen[1:]]), seen[0].flatten()) <= OUTPUTS
 
 
 def watch(model):
@@ -258,4 +258,4 @@ def test_dropout_that_is_switched_on_in_eval_mode_drops():
         if isinstance(module, torch.nn.Dropout):
             module.train()
     with torch.no_grad():
-        assert relative_error(model(input_ids).logits, model(input_ids).logits) > TOLERANCE
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) > OUTPUTS

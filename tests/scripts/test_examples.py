@@ -1,4 +1,5 @@
-"""example_usage.py: every template runs on a folder of its kind, as verify.py runs it, and shows what the model is for."""
+"""example_usage.py: every template runs on a folder of its kind, as verify.py runs it, and shows what the model is
+for."""
 
 import json
 import os
@@ -22,8 +23,14 @@ AUDIO = BYTEFORMER_TOML.replace("ImageClassification", "AudioClassification").pa
 MODELS = {  # template -> (recipe, what its output shows)
     "llavavit_features": (LLAVA_VIT_TOML, "image: (1, 16, 64), finite: True"),
     "llavavit_image": (LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification"), "LABEL_"),
-    "llavavit_video": (LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification"), "all 96 patches: LABEL_"),
-    "byteformer_features": (BYTEFORMER_TOML.replace("ByteFormerForImageClassification", "ByteFormerModel"), "pooled: (1, 64)"),
+    "llavavit_video": (
+        LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification"),
+        "all 96 patches: LABEL_",
+    ),
+    "byteformer_features": (
+        BYTEFORMER_TOML.replace("ByteFormerForImageClassification", "ByteFormerModel"),
+        "pooled: (1, 64)",
+    ),
     "byteformer_image": (BYTEFORMER_TOML, "LABEL_"),
     "byteformer_audio": (AUDIO + '[processor]\nfile_encoding = "WAV"\n', "LABEL_"),
     "byteformer_audio of MP3 files": (AUDIO + '[processor]\nfile_encoding = "MP3"\n', "LABEL_"),
@@ -53,14 +60,20 @@ def test_the_example_of_every_kind_of_model_runs_and_shows_what_it_is_for(tmp_pa
     assert sum(len(package.models) for package in PACKAGES.values()) == len({name.split()[0] for name in MODELS})
     for name, (toml, _) in MODELS.items():
         build_folder(tmp_path / name, load_recipe(str(write_recipe(tmp_path, toml))), None)
-        assert (tmp_path / name / "example_usage.py").read_bytes() == (EXAMPLES / f"{name.split()[0]}_example.py").read_bytes()
+        assert (tmp_path / name / "example_usage.py").read_bytes() == (
+            EXAMPLES / f"{name.split()[0]}_example.py"
+        ).read_bytes()
     for (name, (_, shown)), printed in zip(MODELS.items(), run_all([tmp_path / name for name in MODELS], tmp_path)):
         assert shown in printed, f"{name}: {printed}"
 
 
 def test_the_examples_of_the_trained_models(tmp_path):
-    motion, digits = run_all([ROOT / "hub_repos" / name for name in ("llava-vit-moving-digits", "byteformer-digits")], tmp_path)
-    assert [line.split(": ")[1].split()[0] for line in motion.splitlines()] == ["right"] * 3, "a square that moves to the right"
+    motion, digits = run_all(
+        [ROOT / "hub_repos" / name for name in ("llava-vit-moving-digits", "byteformer-digits")], tmp_path
+    )
+    assert [line.split(": ")[1].split()[0] for line in motion.splitlines()] == ["right"] * 3, (
+        "a square that moves to the right"
+    )
     assert " bytes" in digits and len(digits.splitlines()) == 5
 
 
@@ -72,7 +85,9 @@ def test_an_example_that_is_not_ours_is_not_run(tmp_path):
     verification.look(run_foreign_code=True)
     workdir.mkdir()
     checks = CheckList()
-    run_isolated({**verification.job(workdir), "mode": "inspect", "checks": ["load: model", "example: runs"]}, checks, workdir)
+    run_isolated(
+        {**verification.job(workdir), "mode": "inspect", "checks": ["load: model", "example: runs"]}, checks, workdir
+    )
     assert checks.checks[-1].status == SKIP and "none that assemble.py writes" in checks.checks[-1].detail
     assert not (tmp_path / "it ran").exists()
 
