@@ -16,6 +16,7 @@ from hubtools.verification.child import run_isolated
 from hubtools.verification.files import EXAMPLES
 from hubtools.verification.probes.example import run_example
 from hubtools.verification.runner import _Verification
+from huggingface_hub import ModelCard
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 VERIFICATION = ROOT / "scripts" / "hubtools" / "verification"
@@ -46,13 +47,19 @@ print(json.dumps([run_example(path) for path in sys.argv[2:]]))
 """
 
 
-def run_all(folders, workdir):
-    """What verify.py's check gives for each folder's example; one process for all of them."""
-    command = [sys.executable, "-I", "-c", RUN_ALL, VERIFICATION, *(folder / "example_usage.py" for folder in folders)]
+def run_isolated_code(workdir, code, *arguments):
+    """What a process that sees nothing of this repository prints."""
     environment = {**os.environ, "HF_HOME": str(workdir), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-I", "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=workdir, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def run_all(folders, workdir):
+    """What verify.py's check gives for each folder's example; one process for all of them."""
+    printed = run_isolated_code(workdir, RUN_ALL, VERIFICATION, *(folder / "example_usage.py" for folder in folders))
+    return json.loads(printed.splitlines()[-1])
 
 
 def test_the_example_of_every_kind_of_model_runs_and_shows_what_it_is_for(tmp_path):
@@ -96,3 +103,44 @@ def test_an_example_that_prints_nothing_fails(tmp_path):
     (tmp_path / "silent.py").write_text("x = 1\n")
     with pytest.raises(CheckFailed, match="prints nothing"):
         run_example(str(tmp_path / "silent.py"))
+
+
+RUN_PIPELINES = """
+import json, sys
+import numpy
+from PIL import Image
+from transformers import pipeline
+given = {
+    "image": Image.effect_mandelbrot((320, 240), (-3, -2.5, 2, 2.5), 100).convert("RGB"),
+    "audio": {"raw": numpy.sin(numpy.arange(16000) * 0.1, dtype="float32"), "sampling_rate": 16000},
+}
+for tag, folder in json.loads(sys.argv[1]):
+    answer = pipeline(tag, model=folder, trust_remote_code=True)(given[tag.split("-")[0]])
+    print(json.dumps([tag, len(answer)]))
+"""
+
+
+def test_a_card_promises_the_pipelines_that_answer(tmp_path):
+    """No pipeline of transformers gives a model the frames of a video as one clip, so a video model names none."""
+    promised = {}
+    for name, (toml, _) in MODELS.items():
+        long = toml.replace("max_position_embeddings = 400", "max_position_embeddings = 17000")
+        build_folder(tmp_path / name, load_recipe(str(write_recipe(tmp_path, long))), None)
+        promised[name] = ModelCard.load(tmp_path / name / "README.md").data.pipeline_tag
+    assert (
+        promised.pop("llavavit_video") is None
+        and promised.pop("byteformer_audio of MP3 files") == "audio-classification"
+    )
+    asked = json.dumps([[tag, str(tmp_path / name)] for name, tag in promised.items()])
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", RUN_PIPELINES, asked],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [tag for tag, _ in answers] == list(promised.values()) and all(length for _, length in answers)
+    assert set(promised.values()) == {"image-feature-extraction", "image-classification", "audio-classification"}
