@@ -11,7 +11,7 @@ from typing import Any, Dict, Mapping
 
 from ..errors import UserError
 from ..foreign.documents import read_document
-from ..foreign.schema import CORENET, check
+from ..foreign.schema import check_experiment
 from ..packages import PACKAGES
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def read_corenet_config(path: Any) -> Dict[str, Any]:
         UserError: not YAML, another model, an unknown mode, or values that no model or processor can be built from.
     """
     settings = flatten(load_yaml(Path(path)), str(path))
-    check(settings, CORENET, str(path))
+    check_experiment(settings, str(path))
     check_names(settings, str(path))
     is_audio = has_block(settings, "model.audio_classification")
     recipe = {
