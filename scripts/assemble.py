@@ -7,6 +7,10 @@
     python scripts/assemble.py byteformer-imagenet-tiff --checkpoint ./my-model --to corenet --output imagenet_tiff.pt
 """
 
+from hubtools import isolation  # first: see there
+
+import dataclasses
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +30,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--dtype", help="convert the weights: float32, bfloat16, float16 or float64 (default: as in the checkpoint)")
     parser.add_argument("--max-shard-size", default="5GB", help="largest weights file, such as 500MB (default 5GB)")
     parser.add_argument("--to", choices=["corenet"], help="write a CoreNet state dict to the file --output instead of a Hub folder")
+    parser.add_argument("--allow-large", action="store_true", help="accept a model of more than 100 billion parameters")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder, never anything else")
     return parser
 
@@ -39,7 +44,7 @@ def main(argv=None) -> int:
     from hubtools.assembly.build import parse_dtype
     from hubtools.assembly.weights import parse_size
 
-    recipe = choose_recipe(arguments)
+    recipe = dataclasses.replace(choose_recipe(arguments), allow_large=arguments.allow_large)
     arguments.dtype, arguments.max_shard_size = parse_dtype(arguments.dtype), parse_size(arguments.max_shard_size)
     return convert(arguments, recipe) if arguments.to else assemble(arguments, recipe)
 
@@ -63,17 +68,23 @@ def check_arguments(arguments) -> None:
 
 
 def choose_recipe(arguments):
-    from hubtools.assembly.published import has_config, recipe_from_folder
+    from hubtools.assembly.published import has_config, recipe_from_folder, reconciled
     from hubtools.assembly.recipes import load_recipe, recipe_from
 
     if arguments.corenet_config:
         from hubtools.assembly.corenet_config import read_corenet_config
 
         return recipe_from(arguments.corenet_config.stem, read_corenet_config(arguments.corenet_config))
+    # A folder that says itself how it computes is not overruled in silence.
+    folder = arguments.checkpoint if arguments.checkpoint and has_config(arguments.checkpoint) else None
     if arguments.recipe:
-        return load_recipe(arguments.recipe)
-    if arguments.checkpoint and has_config(arguments.checkpoint):
-        return recipe_from_folder(arguments.checkpoint)
+        recipe = load_recipe(arguments.recipe)
+        return reconciled(recipe, folder) if folder else recipe
+    if folder:
+        recipe = recipe_from_folder(folder)
+        if not recipe.processor:
+            print(f"note: {folder} brings no preprocessor_config.json; inputs will be prepared as {recipe.package.name} models are trained", file=sys.stderr)
+        return recipe
     raise UserError("name a recipe (see --list), or give a folder with a config.json as --checkpoint")
 
 

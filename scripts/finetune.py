@@ -11,6 +11,8 @@
 A run that was killed goes on from its last checkpoint when the same command is given again.
 """
 
+from hubtools import isolation  # first: see there
+
 import importlib
 import shlex
 import shutil

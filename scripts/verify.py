@@ -11,6 +11,8 @@ layout that assemble.py reads. It gets the folder's weights (the checkpoint's, w
 and the same inputs. It may return a tensor, a tuple, a dictionary or a ModelOutput.
 """
 
+from hubtools import isolation  # first: see there
+
 import json
 import re
 import sys
@@ -31,6 +33,7 @@ def parse(argv: Optional[Sequence[str]]):
     add_checkpoint_arguments(parser, "what the folder was made from: a file, an index of shards, or a folder")
     parser.add_argument("--reference", metavar="FILE.py:NAME", help="your own original, to compare configuration, structure and outputs with")
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of REPO_ID")
+    parser.add_argument("--run-foreign-code", action="store_true", help="load a model whose code is not this repository's, too: only what you have read")
     parser.add_argument("--verbose", action="store_true", help="show the particulars of every check")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results to FILE")
     return parser.parse_args(argv)
@@ -42,7 +45,7 @@ def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
     if Path(arguments.target).exists():
         if arguments.revision:
             raise UserError(f"--revision goes with a repository on the Hub; {arguments.target} is a local folder")
-        return verify_folder(arguments.target, checkpoint, reference, progress)
+        return verify_folder(arguments.target, checkpoint, reference, progress, arguments.run_foreign_code)
     if not REPO_ID.fullmatch(arguments.target):
         raise UserError(f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name")
     # Imported late: a local folder does not need huggingface_hub.
@@ -50,7 +53,7 @@ def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
     from hubtools.hub.secrets import take_token
 
     folder = fetch_verified(arguments.target, revision=arguments.revision, token=take_token())
-    return verify_folder(folder, checkpoint, reference, progress, run_foreign_code=False)
+    return verify_folder(folder, checkpoint, reference, progress, arguments.run_foreign_code)
 
 
 def verdict(target: str, checks: Sequence[Check], seconds: float) -> str:

@@ -66,6 +66,8 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
     SIGTERM unwinds like an exception, so that what a script builds aside is cleared away.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its number
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         code = main(argv)
@@ -75,6 +77,11 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
             raise
         print(plain(f"error: {message}"), file=sys.stderr)
         code = getattr(error, "exit_code", 2)
+    except MemoryError:
+        if "--debug" in argv:
+            raise
+        print("error: the memory of this machine does not suffice", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -84,6 +91,8 @@ def run_script(main: Callable[[Optional[Sequence[str]]], int], argv: Optional[Se
 def system_error(error: Exception) -> Optional[str]:
     """What the system refused, such as to fill a full disk, where that is what an exception is about; None otherwise."""
     if isinstance(error, (OSError, SafetensorError)):
+        return str(error)
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # Path.resolve, before Python 3.13
         return str(error)
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save's writer, which hides the reason at times
         return str(error.__context__) if isinstance(error.__context__, OSError) else "a file could not be written to its end"

@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
@@ -16,14 +17,15 @@ from .errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 Shapes = Mapping[str, Tuple[int, ...]]
-FIRST_NUMBER, KIND = re.compile(r"\d+"), re.compile(r"(?<=\.)(weight|bias)$")
+LONGEST_NAME, MOST_NUMBERS = 300, 4  # of a tensor: no layout has longer names, or more numbers in one
+NUMBER, KIND = re.compile("[0-9]+"), re.compile(r"(?<=\.)(weight|bias)$")
 
 
 @dataclass(frozen=True)
 class Rule:
     """One line of a key map: `source` in the foreign layout, `targets` in the Hub layout (several: stacked in the source).
 
-    In both, `{i}` stands for a layer, the first number in the key, and `{p}` for `weight` or `bias` at its end.
+    In both, `{i}` stands for a layer's number, and `{p}` for `weight` or `bias` at its end.
     """
 
     source: str
@@ -73,12 +75,13 @@ def _find(table: Mapping[str, Rule], name: str) -> Optional[Tuple[Rule, Dict[str
 
 def _templates(name: str) -> Iterator[Tuple[str, Dict[str, str]]]:
     """The templates that a key may be an instance of: looked up, so that a key costs the same however many rules there are."""
+    if len(name) > LONGEST_NAME:
+        return
     kind = KIND.search(name)
     kinds = [(name, {})] + ([(f"{name[: kind.start()]}{{p}}", {"p": kind.group()})] if kind else [])
     for text, groups in kinds:
         yield text, groups
-        number = FIRST_NUMBER.search(text)
-        if number:
+        for number in islice(NUMBER.finditer(text), MOST_NUMBERS):
             yield f"{text[: number.start()]}{{i}}{text[number.end() :]}", {**groups, "i": number.group()}
 
 

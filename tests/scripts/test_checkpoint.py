@@ -218,7 +218,7 @@ REFUSED = {
     index_names_another_tensor: "disagree about",
     index_leaves_the_folder: "outside its folder",
     index_is_not_json: "bad.safetensors.index.json is not readable JSON",
-    index_without_a_map: "bad.safetensors.index.json holds .*accepted: a JSON object",
+    index_without_a_map: "bad.safetensors.index.json holds .*, not a JSON object",
 }
 
 

@@ -298,7 +298,7 @@ def test_code_cut_short(folder):
     [
         (lambda path: path.write_text("{"), "not readable JSON"),
         (lambda path: path.write_text("[]"), "not a JSON object"),
-        (lambda path: edit_json(path, lambda config: config.update(model_type="bert")), "'bert'; known: llava_vit, byteformer"),
+        (lambda path: edit_json(path, lambda config: config.update(model_type="bert")), "'bert'; known: byteformer, llava_vit"),
         (lambda path: edit_json(path, lambda config: config.pop("architectures")), "architectures None"),
         (lambda path: edit_json(path, lambda config: config.update(architectures=["BertModel"])), "BertModel"),
     ],
@@ -309,6 +309,15 @@ def test_unusable_configuration_fails_and_nothing_is_loaded(folder, change, expe
     rows = result.out.splitlines()
     assert result.code == 1 and expected in rows[0] and rows[0].startswith("FAIL  files: configuration")
     assert "SKIP  load: model" in result.out and rows[-1].startswith("FAIL")
+
+
+@pytest.mark.parametrize("key, value, size", [("hidden_size", 128, 64), ("num_hidden_layers", 3, 2), ("patch_size", 16, 8), ("intermediate_size", 96, 128)])
+def test_a_configuration_of_another_size_says_what_differs(folder, key, value, size):
+    edit_json(folder / "config.json", lambda config: config.update({key: value}))
+    result = call(verify.main, folder)
+    rows = result.out.splitlines()
+    assert result.code == 1 and f"config.json has {key} {value}, the weights have {size}" in next(row for row in rows if row.startswith("FAIL"))
+    assert "SKIP  load: model" in result.out and "Traceback" not in result.err
 
 
 def test_damaged_weights_are_reported_and_not_loaded(folder):

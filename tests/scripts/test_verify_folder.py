@@ -88,7 +88,7 @@ def test_wrong_weights_and_a_model_that_raises(tmp_path):
     line = "        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)\n"
     assert line in modeling.read_text()
     modeling.write_text(modeling.read_text().replace(line, '        if pixel_values.dim() == 5:\n            raise ValueError("no video today")\n' + line))
-    checks = {check.name: check for check in verify_folder(folder)}
+    checks = {check.name: check for check in verify_folder(folder, run_foreign_code=True)}
     assert checks["files: code"].status == FAIL
     assert checks["weights: finite"].status == FAIL and f"{WEIGHT} has 2 values" in checks["weights: finite"].summary
     loaded = checks["weights: loaded"]
@@ -99,12 +99,12 @@ def test_wrong_weights_and_a_model_that_raises(tmp_path):
     assert checks["round trip: reload"].status == SKIP
 
 
-def test_downloaded_code_that_is_not_ours_is_never_run(tmp_path):
+def test_code_that_is_not_ours_is_never_run_unless_asked(tmp_path):
     folder, _ = make(tmp_path, LLAVA_VIT_TOML, "hub")
     trace = tmp_path / "it ran"
     with (folder / "configuration_llava_vit.py").open("a") as file:
         file.write(f"\nopen({str(trace)!r}, 'w')\n")
-    found = statuses(verify_folder(folder, run_foreign_code=False))
+    found = statuses(verify_folder(folder))
     assert found["files: code"] == FAIL and found["load: configuration"] == SKIP and not trace.exists()
 
 

@@ -17,14 +17,13 @@ from ..packages import Package
 from ..progress import Bar, Progress, no_bar
 from .misfit import misfit
 from .origin import Origin
+from .processors import CLIP_MEAN, CLIP_STD, clip_settings, effective
 from .recipes import Recipe, config_keys
 from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Weights = Union[Origin, Path, None]
 LABEL_KEYS = ("id2label", "label2id", "problem_type")
-CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
-CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 def parse_dtype(name: Optional[str]) -> Optional[torch.dtype]:
@@ -195,11 +194,7 @@ def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
     if recipe.processor_auto_class is None:
         return clip_json(config.image_size, recipe.processor)
     module, class_name = recipe.package.processors[recipe.processor_auto_class]
-    try:
-        processor = getattr(recipe.package.load(), class_name)(**recipe.processor)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"recipe {recipe.name} [processor]: {error}") from error
-    content = {key: value for key, value in processor.to_dict().items() if not key.startswith("_")}
+    content = {key: value for key, value in effective(recipe, recipe.processor).items() if not key.startswith("_")}
     content["auto_map"] = {recipe.processor_auto_class: f"{module}.{class_name}"}
     return content
 
@@ -220,7 +215,7 @@ def clip_json(image_size: int, changes: Mapping[str, Any]) -> Dict[str, Any]:
         "image_std": CLIP_STD,
         "do_convert_rgb": True,
     }
-    content.update(changes)
+    content.update(clip_settings(changes))
     return content
 
 

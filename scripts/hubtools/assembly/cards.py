@@ -1,15 +1,18 @@
 """The texts of a Hub folder: the model card with its metadata, and example_usage.py."""
 
+import dataclasses
 from pathlib import Path
 from string import Template
 from typing import Any, Dict, List
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..foreign.text import check_card, markdown, slug
 from .recipes import Recipe
 
 TEMPLATES = Path(__file__).with_name("templates")
 LICENCE_NAMES = {"apache-2.0": "Apache-2.0", "apple-ascl": "the Apple sample code licence (`apple-ascl`)"}
+FREE_TEXT = ("summary", "license", "license_name", "license_link")
 # What the Hub is told that `pipeline()` does with a folder. Not video classification: that pipeline gives the model the
 # frames of a video as a batch of images.
 PIPELINE_TAGS = {
@@ -35,9 +38,21 @@ def example_usage(recipe: Recipe) -> str:
 
 
 def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
-    """The card: YAML metadata as the Hub reads it, then text whose snippets run as they stand."""
+    """The card: YAML metadata as the Hub reads it, then text whose snippets run as they stand.
+
+    Raises:
+        UserError: text of the recipe would change the metadata or the code. The card is read back to know.
+    """
+    stated = metadata(recipe)
+    card = _filled(recipe, config, parameters, dtype, stated.to_yaml())
+    harmless = dataclasses.replace(recipe, name="model", card={key: value for key, value in recipe.card.items() if key not in FREE_TEXT})
+    check_card(card, stated.to_dict(), _filled(harmless, config, parameters, dtype, ""))
+    return card
+
+
+def _filled(recipe: Recipe, config: Any, parameters: int, dtype: str, front_matter: str) -> str:
     body = template(recipe, f"{SUBJECTS[recipe.auto_class]}_card.md") + template(recipe, "notes.md")
-    return f"---\n{metadata(recipe).to_yaml()}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
+    return f"---\n{front_matter}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
 
 
 def metadata(recipe: Recipe) -> ModelCardData:
@@ -76,14 +91,14 @@ def licence_text(card) -> str:
     licence = card.get("license")
     if licence is None:
         return "under the terms of whoever trained them; none are stated here"
-    return card.get("license_name") or LICENCE_NAMES.get(licence, licence)
+    return markdown(card["license_name"]) if card.get("license_name") else LICENCE_NAMES.get(licence) or markdown(licence)
 
 
 def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[str, Any]:
     values = {
-        "name": recipe.name,
-        "repo": f"your-name/{recipe.name}",
-        "summary": recipe.card.get("summary", f"A {recipe.package.model_type} model."),
+        "name": markdown(recipe.name),
+        "repo": f"your-name/{slug(recipe.name)}",
+        "summary": markdown(recipe.card.get("summary", f"A {recipe.package.model_type} model.")),
         "parameters": f"{parameters:,}",
         "dtype": dtype,
         "license_text": licence_text(recipe.card),
@@ -112,5 +127,5 @@ def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
         "audio_inputs": inputs,
         "image_inputs": f'inputs = processor({source}, return_tensors="pt")  # input_ids: bytes, padded with 256',
         "conv_stride": config.conv_kernel_size // 2,
-        "input_text": ", ".join(f"{key} {value}" for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
+        "input_text": ", ".join(markdown(f"{key} {value}") for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
     }

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Dict, Mapping
 
 from ..errors import UserError
+from ..foreign.documents import read_document
+from ..foreign.schema import check_experiment
 from ..packages import PACKAGES
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def read_corenet_config(path: Any) -> Dict[str, Any]:
         UserError: not YAML, another model, an unknown mode, or values that no model or processor can be built from.
     """
     settings = flatten(load_yaml(Path(path)), str(path))
+    check_experiment(settings, str(path))
     check_names(settings, str(path))
     is_audio = has_block(settings, "model.audio_classification")
     recipe = {
@@ -71,16 +74,7 @@ def read_corenet_config(path: Any) -> Dict[str, Any]:
 
 
 def load_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        import yaml
-    except ImportError as error:
-        raise UserError("reading CoreNet experiment files needs PyYAML: pip install pyyaml") from error
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"no such file: {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
+    content = read_document(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} is not a CoreNet experiment file: its top level must be a mapping, got {type(content).__name__}")
     return content

@@ -1,20 +1,26 @@
 """Recipes read off a folder's own config.json: published `onevision_encoder` repositories, and Hub folders like ours."""
 
-import json
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any, Dict
 
-from huggingface_hub import metadata_load
 from transformers import PretrainedConfig
 
-from ..errors import UserError
+from ..errors import UserError, shown, some
+from ..foreign import schema
+from ..foreign.documents import read_front_matter
+from ..foreign.files import read_json_object
 from ..packages import PACKAGES, Package, package_of_type
-from .recipes import CARD_KEYS, Recipe, config_keys, recipe_from
+from .processors import PROCESSOR_NAME, effective, own_processor
+from .recipes import Recipe, config_keys, recipe_from
 
+LABELS = {"id2label", "label2id", "num_labels", "problem_type"}
+COPIED_FROM_CARDS = ("license", "license_name", "license_link", "base_model", "language")
 
 
 def has_config(path: Path) -> bool:
-    return path.is_dir() and (path / "config.json").is_file()
+    return path.is_dir() and os.path.lexists(path / "config.json")
 
 
 def recipe_from_folder(folder: Path) -> Recipe:
@@ -23,12 +29,9 @@ def recipe_from_folder(folder: Path) -> Recipe:
     Raises:
         UserError: not JSON, another model, or settings that ours do not know (they might change what is computed).
     """
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model_type = content.get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{folder / 'config.json'} is not a configuration: {error}") from error
-    package = _package_of(model_type, folder)
+    content = read_json_object(folder / "config.json")
+    package = _package_of(content.get("model_type"), folder)
+    schema.check_config_file(content, package, str(folder / "config.json"))
     architecture = _architecture(content, package)
     return recipe_from(
         folder.resolve().name,
@@ -36,10 +39,33 @@ def recipe_from_folder(folder: Path) -> Recipe:
             "package": package.name,
             "architecture": architecture,
             "config": _own_settings(content, package, folder, labelled=architecture != package.models["AutoModel"]),
-            "processor": _processor_settings(folder, package),
+            "processor": own_processor(folder, package),
             "card": _card_of(folder),
         },
     )
+
+
+def reconciled(recipe: Recipe, folder: Path) -> Recipe:
+    """A recipe for the weights of a folder that says itself how it computes: the folder's processor is carried over.
+
+    Raises:
+        UserError: the folder is another model's, or it and the recipe say different things; the weights alone decide nothing then.
+    """
+    stated = recipe_from_folder(folder)
+    if stated.package is not recipe.package:
+        raise UserError(f"{folder / 'config.json'} is of model type {stated.package.model_type!r}, recipe {recipe.name} is for {recipe.package.model_type!r}")
+    labels = {key: value for key, value in stated.config.items() if key in LABELS}
+    merged = dataclasses.replace(recipe, config={**labels, **recipe.config}, processor={**stated.processor, **recipe.processor})
+    ours, theirs = merged.build_config().to_dict(), stated.build_config().to_dict()
+    problems = [f"{key} is {theirs[key]!r} in config.json, {ours[key]!r} by recipe {recipe.name}"
+                for key in sorted(set(stated.config) - LABELS) if theirs.get(key) != ours.get(key)]  # fmt: skip
+    ours, theirs = effective(merged, merged.processor), effective(stated, stated.processor)
+    problems += [f"{key} is {theirs[key]!r} in {PROCESSOR_NAME}, {ours[key]!r} by recipe {recipe.name}"
+                 for key in sorted(stated.processor) if theirs.get(key) != ours.get(key)]  # fmt: skip
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{folder}: {problems[0]}{more}; give the folder without a recipe, or the recipe with the weights file itself as --checkpoint")
+    return merged
 
 
 def _package_of(model_type: Any, folder: Path) -> Package:
@@ -47,7 +73,7 @@ def _package_of(model_type: Any, folder: Path) -> Package:
     if package:
         return package
     known = [name for package in PACKAGES.values() for name in (package.model_type, *package.aliases)]
-    raise UserError(f"{folder / 'config.json'} is of model type {model_type!r}; accepted: {', '.join(known)}")
+    raise UserError(f"{folder / 'config.json'} is of model type {shown(model_type)}; accepted: {', '.join(known)}")
 
 
 def _architecture(content: Dict[str, Any], package: Package) -> str:
@@ -57,31 +83,24 @@ def _architecture(content: Dict[str, Any], package: Package) -> str:
 
 
 def _own_settings(content: Dict[str, Any], package: Package, folder: Path, labelled: bool) -> Dict[str, Any]:
-    labels = {"id2label", "label2id", "num_labels", "problem_type"}
     known = set(config_keys(package))
     general = set(PretrainedConfig().to_dict()) | {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", *package.inert_keys}
     unknown = sorted(set(content) - known - general)
     if unknown:
-        raise UserError(f"{folder / 'config.json'} has settings that {package.name} does not know: {', '.join(unknown)}; give a recipe to decide without them")
-    settings = {key: value for key, value in content.items() if key in known - labels}
+        raise UserError(f"{folder / 'config.json'} has settings that {package.name} does not know: {some(map(shown, unknown))}; give a recipe to decide without them")
+    settings = {key: value for key, value in content.items() if key in known - LABELS}
     if labelled and content.get("id2label"):
         settings["id2label"] = {int(index): label for index, label in content["id2label"].items()}
         settings["label2id"] = content.get("label2id") or {label: index for index, label in settings["id2label"].items()}
+    if labelled and content.get("problem_type"):
+        settings["problem_type"] = content["problem_type"]
     return settings
-
-
-def _processor_settings(folder: Path, package: Package) -> Dict[str, Any]:
-    """The settings of a processor that is code of ours; LLaVA-ViT's follow from the configuration."""
-    path = folder / "preprocessor_config.json"
-    if not package.processors or not path.is_file():
-        return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    bookkeeping = {"auto_map", "image_processor_type", "feature_extractor_type", "processor_class"}
-    return {key: value for key, value in content.items() if key not in bookkeeping}
 
 
 def _card_of(folder: Path) -> Dict[str, Any]:
     """What the folder's own card states of licence and origin."""
     readme = folder / "README.md"
-    stated = (metadata_load(readme) or {}) if readme.is_file() else {}
-    return {key: stated[key] for key in ("license", "license_name", "license_link", "base_model", "language") if key in CARD_KEYS and stated.get(key)}
+    stated = read_front_matter(readme) if os.path.lexists(readme) else {}
+    card = {key: stated[key] for key in COPIED_FROM_CARDS if stated.get(key) is not None}
+    schema.check(card, schema.CARD, f"the front matter of {readme}")
+    return card

@@ -1,12 +1,16 @@
 """Recipes: what a publishable model is, as data. `hub_repos/<name>.toml`, or a user's own file anywhere."""
 
 import inspect
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional
 
-from ..errors import UserError
-from ..packages import PACKAGES, ROOT, Package, package_named
+from ..errors import UserError, shown
+from ..foreign import schema
+from ..foreign.documents import read_document
+from ..foreign.sizes import check_parameters
+from ..packages import PACKAGES, ROOT, Package
 
 try:
     import tomllib
@@ -15,16 +19,6 @@ except ImportError:  # Python 3.10
 
 RECIPES = ROOT / "hub_repos"
 KEYS = ("package", "architecture", "checkpoint", "config", "processor", "card")
-CARD_KEYS = (
-    "license", "license_name", "license_link", "summary", "datasets", "metrics", "tags", "pipeline_tag", "paper",
-    "base_model", "language",
-)  # fmt: skip
-METRIC_KEYS = ("name", "value", "dataset", "task")
-# CLIPImageProcessor's own arguments, which a recipe may set for LLaVA-ViT.
-CLIP_KEYS = (
-    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize",
-    "image_mean", "image_std", "do_convert_rgb",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,7 @@ class Recipe:
     processor: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Optional[str] = None
+    allow_large: bool = False
 
     @property
     def auto_class(self) -> str:
@@ -55,13 +50,20 @@ class Recipe:
         config_class = getattr(self.package.load(), self.package.config_class)
         check_keys(f"recipe {self.name} [config]", self.config, config_keys(self.package))
         try:
-            return config_class(**self.config)
-        except (ValueError, TypeError) as error:
+            config = config_class(**self.config)
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"recipe {self.name} [config]: {error}") from error
+        if not self.allow_large:
+            check_parameters(self.package.name, config, f"recipe {self.name} [config]")
+        return config
 
     def build_model(self):
         """The model with fresh weights, on torch's default device."""
-        return getattr(self.package.load(), self.architecture)(self.build_config())
+        config = self.build_config()
+        try:
+            return getattr(self.package.load(), self.architecture)(config)
+        except ValueError as error:
+            raise UserError(f"recipe {self.name} [config]: {error}") from error
 
 
 def config_keys(package: Package) -> List[str]:
@@ -73,7 +75,7 @@ def config_keys(package: Package) -> List[str]:
 
 def processor_keys(recipe: Recipe) -> List[str]:
     if recipe.processor_auto_class is None:
-        return list(CLIP_KEYS)
+        return list(schema.CLIP_PROCESSOR["properties"])
     _, class_name = recipe.package.processors[recipe.processor_auto_class]
     parameters = inspect.signature(getattr(recipe.package.load(), class_name).__init__).parameters
     return [name for name in parameters if name not in ("self", "kwargs")]
@@ -102,13 +104,10 @@ def load_recipe(name_or_path: str) -> Recipe:
         path = RECIPES / f"{name_or_path}.toml"
         if name_or_path not in list_recipes():
             raise UserError(f"no recipe {name_or_path!r}; known: {', '.join(list_recipes())}, or the path of a .toml file")
-    if not path.is_file():
+        return recipe_from(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
+    if not os.path.lexists(path):
         raise UserError(f"recipe {path} does not exist")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is not TOML: {error}") from error
-    return recipe_from(path.stem, content)
+    return recipe_from(path.stem, read_document(path))
 
 
 def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
@@ -122,21 +121,30 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
     for key in ("config", "processor", "card"):
         tables[key] = content.get(key, {})
         if not isinstance(tables[key], Mapping):
-            raise UserError(f"{where}: [{key}] must be a table, got {tables[key]!r}")
-    recipe = Recipe(name, package_named(content["package"]), content["architecture"], checkpoint=content.get("checkpoint"), **tables)
-    recipe.auto_class  # an unknown architecture is an error here already
+            raise UserError(f"{where}: [{key}] must be a table, got {shown(tables[key])}")
+    if content["package"] not in PACKAGES:
+        raise UserError(f"{where}: unknown package {shown(content['package'])}; known: {', '.join(PACKAGES)}")
+    package = PACKAGES[content["package"]]
+    if content["architecture"] not in package.models.values():
+        known = ", ".join(sorted(package.models.values()))
+        raise UserError(f"{where}: architecture {shown(content['architecture'])} is not in package {package.name!r}; known: {known}")
+    recipe = Recipe(name, package, content["architecture"], checkpoint=content.get("checkpoint"), **tables)
+    if not isinstance(recipe.checkpoint, (str, type(None))):
+        raise UserError(f"{where}: checkpoint must be text, got {shown(recipe.checkpoint)}")
     check_keys(f"{where} [config]", recipe.config, config_keys(recipe.package))
     check_keys(f"{where} [processor]", recipe.processor, processor_keys(recipe))
-    _check_card(where, recipe.card)
+    check_keys(f"{where} [card]", recipe.card, schema.CARD["properties"])
+    check_values(recipe, where)
     return recipe
 
 
-def _check_card(where: str, card: Mapping[str, Any]) -> None:
-    check_keys(f"{where} [card]", card, CARD_KEYS)
-    for metric in card.get("metrics", ()):
-        if not isinstance(metric, Mapping):
-            raise UserError(f"{where} [[card.metrics]] must be tables with {', '.join(METRIC_KEYS)}, got {metric!r}")
-        check_keys(f"{where} [[card.metrics]]", metric, METRIC_KEYS)
-        absent = [key for key in METRIC_KEYS if key not in metric]
-        if absent:
-            raise UserError(f"{where} [[card.metrics]]: {', '.join(absent)} missing in {dict(metric)}")
+def check_values(recipe: Recipe, where: str) -> None:
+    """Types, bounds and choices of everything a recipe says, and that its labels agree with each other.
+
+    Raises:
+        UserError: names the first field that is wrong.
+    """
+    schema.check(recipe.config, schema.config_schema(recipe.package), f"{where} [config]")
+    schema.check(recipe.processor, schema.processor_schema(recipe.package, recipe.processor_auto_class), f"{where} [processor]")
+    schema.check(recipe.card, schema.CARD, f"{where} [card]")
+    schema.check_labels(recipe.config, f"{where} [config]")

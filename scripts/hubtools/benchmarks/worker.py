@@ -1,7 +1,7 @@
 """One model of a case in a process of its own: what one leaves behind in the allocator changes the speed of the other.
 
-Run as a module, `python -m hubtools.benchmarks.worker CASE model|reference FILE.py:NAME THREADS` answers requests, each a
-line of JSON on its standard input, with a line of JSON.
+Its `main`, with the arguments CASE model|reference FILE.py:NAME THREADS, answers requests, each a line of JSON on its
+standard input, with a line of JSON.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, Dict
 import torch
 
 from ..errors import UserError, run_script
+from ..isolation import isolated_command
 from .arithmetic import count_flops
 from .case import Case, Inputs
 from .memory import forward_peak_bytes
@@ -36,7 +37,7 @@ class Worker:
 
     def __init__(self, case: str, which: str, reference: str, threads: int):
         self._name = f"{case}/{which}"
-        self._command = [sys.executable, "-m", "hubtools.benchmarks.worker", case, which, reference, str(threads)]
+        self._command = isolated_command("hubtools.benchmarks.worker", case, which, reference, str(threads))
 
     def __enter__(self) -> "Worker":
         self._errors = tempfile.TemporaryFile("w+")
@@ -105,7 +106,7 @@ class Runs:
         torch.save(self.output, file)
 
 
-def main(argv) -> int:
+def answer_requests(argv) -> int:
     name, which, reference, threads = argv
     torch.set_num_threads(int(threads))
     runs = Runs(case_named(name), which, reference)
@@ -117,5 +118,5 @@ def main(argv) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    run_script(main)
+def main() -> None:
+    run_script(answer_requests)

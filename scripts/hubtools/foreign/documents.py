@@ -1,7 +1,7 @@
 """Reads YAML and TOML, whose readers take their time with hostile text: in a child process (see child.py)."""
 
+import datetime
 import io
-import math
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -48,7 +48,7 @@ def read_front_matter(path: Path) -> dict:
 
 def front_matter(file: BinaryIO) -> Any:
     """Only what stands between the first two lines of ---: see `read_front_matter`, which has seen that there are two."""
-    lines = decode(file).splitlines()
+    lines = decode(file, "Markdown").splitlines()
     end = next(i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---")
     return read_yaml(io.BytesIO("\n".join(lines[1:end]).encode("utf-8")))
 
@@ -58,7 +58,7 @@ def read_yaml(file: BinaryIO) -> Any:
         import yaml
     except ImportError as error:
         raise Refused("is YAML, and reading that needs PyYAML: pip install pyyaml") from error
-    text = decode(file)
+    text = decode(file, "YAML")
     try:
         return Plain().value(yaml.safe_load(text), 0)
     except yaml.YAMLError as error:
@@ -72,7 +72,7 @@ def read_toml(file: BinaryIO) -> Any:
         import tomllib
     except ImportError:  # Python 3.10
         import tomli as tomllib
-    text = decode(file)
+    text = decode(file, "TOML")
     try:
         return Plain().value(tomllib.loads(text), 0)
     except (ValueError, OverflowError) as error:
@@ -81,11 +81,11 @@ def read_toml(file: BinaryIO) -> Any:
         raise Refused("is nested too deep") from error
 
 
-def decode(file: BinaryIO) -> str:
+def decode(file: BinaryIO, language: str) -> str:
     try:
         return file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused(f"is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        raise Refused(f"is not {language}, which is UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
 
 
 class Plain:
@@ -105,10 +105,10 @@ class Plain:
         if isinstance(value, str):
             value.encode("utf-8")  # a lone surrogate is a ValueError
             return value
-        if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        if value is None or isinstance(value, (bool, int, float)):
             return value
-        if isinstance(value, float):
-            raise Refused(f"holds the number {value}; accepted: finite ones")
+        if isinstance(value, (datetime.date, datetime.time)):
+            return str(value)
         raise Refused(f"holds a {type(value).__name__}; accepted: text, numbers, true, false, lists and tables")
 
     def mapping(self, value: dict, depth: int) -> dict:

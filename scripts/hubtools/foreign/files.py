@@ -89,7 +89,7 @@ def read_json(path: Path, limit: int = MAX_CONFIG_BYTES) -> Any:
 def read_json_object(path: Path, limit: int = MAX_CONFIG_BYTES) -> dict:
     content = read_json(path, limit)
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds {shown(content)}; accepted: a JSON object")
+        raise UserError(f"{path} holds {shown(content)}, not a JSON object")
     return content
 
 

@@ -70,10 +70,12 @@ def header_of(file: BinaryIO, name: str) -> Header:
         raise UserError(f"{name} has a header of {length:,} bytes; accepted: up to {MAX_HEADER_BYTES:,}")
     content = parse_json(_read_all(file, length, name), f"the header of {name}")
     if not isinstance(content, dict):
-        raise UserError(f"{name} is not a whole safetensors file: its header is {shown(content)}, not an object")
+        raise UserError(f"{name} is not a whole safetensors file: its header is {shown(content)}, not a JSON object")
     metadata = content.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise UserError(f"{name}: its metadata is {shown(metadata)}; accepted: an object of text")
+    if not content:
+        raise UserError(f"{name} holds no tensors")
     tensors = [_entry(name, key, value, 8 + length) for key, value in content.items()]
     _check_layout(name, tensors, 8 + length, size)
     return Header(metadata, {tensor.name: tensor for tensor in tensors})

@@ -4,6 +4,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Callable, Iterable, List, Optional
 
+from ..errors import plain
 from .probes.protocol import CheckFailed, CheckSkipped
 
 PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
@@ -32,9 +33,9 @@ class Check:
 
     def row(self, verbose: bool = False) -> str:
         """The check as a line of the table; its particulars indented below when `verbose`."""
-        row = f"{self.status}  {self.name:<{NAME_WIDTH}}  {self.seconds:6.1f} s  {self.summary}"
+        row = f"{self.status}  {self.name:<{NAME_WIDTH}}  {self.seconds:6.1f} s  {plain(self.summary)}"
         extra = self.detail.split("\n")[1:] if verbose else []
-        return "\n".join([row.rstrip(), *(f"        {line}" for line in extra)])
+        return "\n".join([row.rstrip(), *(f"        {plain(line)}" for line in extra)])
 
     def as_dict(self) -> dict:
         return asdict(self)

@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional
 
 from ..errors import UserError
+from ..isolation import isolated_command
 from ..packages import PACKAGES, ROOT
 from .check import FAIL, SKIP, Check, CheckList
 
@@ -31,25 +31,18 @@ def start_isolated(job: Mapping, workdir: Path) -> "Child":
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN_SETTINGS)}
     home = tempfile.mkdtemp(prefix="hf_home-", dir=workdir)
     environment.update(HF_HOME=home, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error", PYTHONDONTWRITEBYTECODE="1")
-    # Isolated mode (-I) ignores user-site and PYTHONPATH, where torch may live: libraries are passed on, nothing else.
-    libraries = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    start = (
-        f"import sys; sys.path += [p for p in {libraries!r} if p not in sys.path]; sys.path.insert(0, {str(HERE)!r}); "
-        "from probes.folder import main; del sys.path[0]; main()"
-    )
     job = {**job, "hidden_paths": [str(ROOT), str(SCRIPTS)], "hidden_modules": [*PACKAGES, "hubtools"]}
-    return Child([sys.executable, "-I", "-c", start], job, workdir, environment, workdir)
+    return Child(isolated_command("probes.folder", libraries_only=True, code=str(HERE)), job, workdir, environment, workdir)
 
 
 def run_beside(probe: str, job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, object]:
-    """Runs a probe that uses this repository, in the caller's own environment and working directory."""
+    """Runs a probe that uses this repository, in the caller's own environment and working directory, neither of which is on its path."""
     with start_beside(probe, job, workdir) as child:
         return child.follow(checks)
 
 
 def start_beside(probe: str, job: Mapping, workdir: Path) -> "Child":
-    path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
-    return Child([sys.executable, "-m", f"{__package__}.probes.{probe}"], job, workdir, {**os.environ, "PYTHONPATH": path}, None)
+    return Child(isolated_command(f"{__package__}.probes.{probe}"), job, workdir, dict(os.environ), None)
 
 
 class Child:

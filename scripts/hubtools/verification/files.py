@@ -1,12 +1,15 @@
 """Checks that need no model: which files a folder holds, what its JSON says, and whether its code is the package's."""
 
-import json
 import os
 import re
+from math import prod
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
 
-from ..errors import UserError, some
+from ..errors import UserError, plain, shown
+from ..foreign.files import open_regular, read_bounded, read_json_object
+from ..foreign.schema import check_config_file, check_processor_file
+from ..foreign.sizes import described_by
 from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
 from .weight_files import DTYPES, Tensor
@@ -25,6 +28,7 @@ MAGIC = (  # what a file is, whatever it is called
     (re.compile(rb"#!"), "a script"),
     (re.compile(rb"\x7fELF|MZ|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe"), "a program"),
 )
+ROUGHLY_NONE = 10**7  # parameters that a wrong size may add and still be told by loading the model
 ATTENTION_KEY = re.compile(r"_?attn_implementation\w*|_?attention_implementation|_?attn_\w*_internal|_?use_(flash_attention|sdpa|flex_attention)\w*|_flash_attn\w*")
 
 
@@ -36,19 +40,30 @@ def read_config(folder: Path) -> dict:
         CheckFailed: a file that is not a JSON object.
     """
     path = folder / CONFIG_NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{folder} is not a model's folder: it has no {CONFIG_NAME}")
     return _read_json(path)
 
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckFailed(f"{path.name} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckFailed(f"{path.name} holds a {type(content).__name__}, not a JSON object")
-    return content
+        return read_json_object(path)
+    except UserError as error:
+        raise CheckFailed(str(error).replace(f"{path}", path.name, 1)) from error
+
+
+def check_values(folder: Path, config: dict, package: Package) -> None:
+    """Every value of config.json and preprocessor_config.json is of a type, and within bounds, from which they can be built.
+
+    Raises:
+        CheckFailed: names the first that is not.
+    """
+    try:
+        check_config_file(config, package, CONFIG_NAME)
+        if os.path.lexists(folder / PROCESSOR_NAME):
+            check_processor_file(_read_json(folder / PROCESSOR_NAME), package, PROCESSOR_NAME)
+    except UserError as error:
+        raise CheckFailed(str(error)) from error
 
 
 def package_of(config: dict) -> Package:
@@ -57,7 +72,7 @@ def package_of(config: dict) -> Package:
     if package:
         return package
     known = ", ".join(package.model_type for package in PACKAGES.values())
-    raise CheckFailed(f"{CONFIG_NAME} has model_type {config.get('model_type')!r}; known: {known}")
+    raise CheckFailed(f"{CONFIG_NAME} has model_type {shown(config.get('model_type'))}; known: {known}")
 
 
 def architecture_of(config: dict, package: Package) -> str:
@@ -65,7 +80,18 @@ def architecture_of(config: dict, package: Package) -> str:
     named = config.get("architectures")
     if isinstance(named, list) and len(named) == 1 and named[0] in package.models.values():
         return named[0]
-    raise CheckFailed(f"{CONFIG_NAME} has architectures {named!r}; accepted: a list of one of {', '.join(package.models.values())}")
+    raise CheckFailed(f"{CONFIG_NAME} has architectures {shown(named)}; accepted: a list of one of {', '.join(package.models.values())}")
+
+
+def check_amount(config: dict, package: Package, tensors: Dict[str, Tensor]) -> None:
+    """There are weights for the model that config.json describes: what is missing would be made up, whatever its size.
+
+    Raises:
+        CheckFailed: the description has more than twice the parameters.
+    """
+    described, held = described_by(package, config), sum(prod(tensor.shape) for tensor in tensors.values())
+    if described > 2 * held + ROUGHLY_NONE:
+        raise CheckFailed(f"{CONFIG_NAME} describes a model of {described:,} parameters, the weights hold {held:,} (sizes such as num_hidden_layers are wrong)")
 
 
 def check_files(folder: Path, package: Optional[Package]) -> str:
@@ -98,10 +124,11 @@ def _problem_of(path: Path, name: str, known: set) -> Optional[str]:
         return f"{name} is code or an archive that the package does not have"
     if suffix in PICKLED:
         return f"{name} may be pickled; weights are accepted as safetensors only"
-    if not path.is_file():
+    try:
+        with open_regular(path) as file:
+            start = file.read(4)
+    except UserError:
         return f"{name} is not a readable file"
-    with path.open("rb") as file:
-        start = file.read(4)
     what = next((what for pattern, what in MAGIC if pattern.match(start)), None)
     return f"{name} is {what} by its content" if what else None
 
@@ -154,8 +181,8 @@ def _dtype_problems(config: dict, tensors: Dict[str, Tensor]) -> List[str]:
     if stated is None:
         hint = "; dtype alone is ignored before transformers 4.56" if "dtype" in config else ""
         return [f"{CONFIG_NAME} has no torch_dtype{hint}"]
-    if stated not in names:
-        return [f"{CONFIG_NAME} has torch_dtype {stated!r}; accepted: {', '.join(sorted(names))}"]
+    if not isinstance(stated, str) or stated not in names:
+        return [f"{CONFIG_NAME} has torch_dtype {shown(stated)}; accepted: {', '.join(sorted(names))}"]
     stored = sorted({tensor.dtype for tensor in tensors.values() if tensor.dtype in names})
     if stored and stated not in stored:
         return [f"{CONFIG_NAME} has torch_dtype {stated}, the weights are {' and '.join(stored)}"]
@@ -169,9 +196,9 @@ def _auto_map_problems(file: str, auto_map: object, required: Dict[str, str], pa
     problems = [f"the auto_map of {file} lacks {auto}" for auto in required if auto not in auto_map]
     for auto, target in auto_map.items():
         if auto not in known:
-            problems.append(f"the auto_map of {file} has {auto}; known: {', '.join(known)}")
+            problems.append(f"the auto_map of {file} has {plain(auto, 80)}; known: {', '.join(known)}")
         elif target != known[auto]:
-            problems.append(f"the auto_map of {file} points {auto} to {target!r}, not to {known[auto]}")
+            problems.append(f"the auto_map of {file} points {auto} to {shown(target)}, not to {known[auto]}")
     return problems
 
 
@@ -187,6 +214,8 @@ def check_code(folder: Path, config: dict, package: Package) -> str:
     needed = code_in_use(config, package)
     present = {name for name in own if (folder / name).is_file()}
     problems = [f"{name} is missing" for name in sorted(needed - present)]
+    problems += [f"{name} is not a regular file" for name in own if (folder / name).exists() and name not in present]
+    problems += foreign_entries(folder, package)
     for name in sorted(present):
         problem = _difference(folder / name, own[name])
         if problem:
@@ -204,8 +233,49 @@ def why_no_example(folder: Path) -> str:
     return "" if own else f"not run: {EXAMPLE_NAME} is none that assemble.py writes"
 
 
+def foreign_entries(folder: Path, package: Package) -> List[str]:
+    """Entries of any JSON file by which an Auto class or a pipeline would run something that is not the package's.
+
+    They are looked for at every depth and in every file at the top, whether or not today's transformers reads them there.
+    """
+    known = {**package.auto_map(), **{auto: f"{module}.{cls}" for auto, (module, cls) in package.processors.items()}}
+    problems = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(".index.json"):
+            continue
+        try:
+            content = _read_json(path)
+        except CheckFailed as error:
+            problems.append(str(error))
+            continue
+        for key, value in _entries(content):
+            if key == "custom_pipelines":
+                problems.append(f"{path.name} names custom_pipelines, which run code")
+            elif key == "auto_map":
+                entries = value.items() if isinstance(value, dict) else [("auto_map", value)]
+                problems += [f"the auto_map of {path.name} points {shown(auto)} to {shown(to)}, which is not the package's"
+                             for auto, to in entries if to is None or known.get(auto) != to]  # fmt: skip
+    return problems
+
+
+def _entries(value: object) -> Iterator[Tuple[str, object]]:
+    """Every key at any depth, with its value."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            left += item.values()
+        elif isinstance(item, list):
+            left += item
+
+
 def _difference(path: Path, original: Path) -> Optional[str]:
-    theirs, ours = path.read_bytes(), original.read_bytes()
+    ours = original.read_bytes()
+    try:
+        theirs = read_bounded(path, 100 * len(ours))
+    except UserError as error:
+        return f"{path.name} differs from the package's: {error}"
     if theirs == ours:
         return None
     pairs: Iterator[Tuple[int, Tuple[bytes, bytes]]] = enumerate(zip(theirs.split(b"\n"), ours.split(b"\n")), 1)

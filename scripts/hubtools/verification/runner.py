@@ -13,7 +13,9 @@ from ..packages import Package
 from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import Child, run_beside, start_beside, start_isolated
-from .files import architecture_of, check_code, check_config, check_files, check_sizes, code_in_use, package_of, read_config, why_no_example
+from .files import (
+    architecture_of, check_amount, check_code, check_config, check_files, check_sizes, check_values, code_in_use, package_of, read_config, why_no_example,
+)  # fmt: skip
 from .weight_files import DamagedFile, Tensor, read_tensors
 
 FORWARD_SUBJECTS = {
@@ -31,7 +33,7 @@ def verify_folder(
     checkpoint=None,
     reference: Optional[str] = None,
     progress: Progress = None,
-    run_foreign_code: bool = True,
+    run_foreign_code: bool = False,
 ) -> List[Check]:
     """Runs every check on a Hub folder.
 
@@ -40,7 +42,7 @@ def verify_folder(
         checkpoint: what the folder was made from, an Origin or a path; its weights are compared with the folder's.
         reference: "FILE.py:NAME", the user's own original: `NAME(config: dict) -> torch.nn.Module`.
         progress: called with each check as soon as it is known.
-        run_foreign_code: whether to load a folder whose code is not the package's. Not for what was just downloaded.
+        run_foreign_code: whether to load a folder whose code is not the package's. Not for what comes from others.
 
     Returns:
         The checks in order; the folder is good when `failures()` finds none among them.
@@ -100,6 +102,7 @@ class _Verification:
         self.config = read_config(self.folder)
         package = package_of(self.config)
         architecture = architecture_of(self.config, package)
+        check_values(self.folder, self.config, package)
         self.package = package
         return f"{architecture} of package {package.name}"
 
@@ -108,6 +111,8 @@ class _Verification:
             self.tensors = read_tensors(self.folder)
         except DamagedFile as damage:
             raise CheckFailed(str(damage)) from damage
+        if self.package:
+            check_amount(self.config, self.package, self.tensors)
         files = sorted({tensor.file for tensor in self.tensors.values()})
         if self.package:
             check_sizes(self.config, self.package, self.tensors)

@@ -41,11 +41,15 @@ class Forwards:
                 found["pooler_output"] = outputs.pooler_output
             found.update({f"hidden_states.{i}": state for i, state in enumerate(outputs.hidden_states)})
             if self.backbone is not self.model:
-                found["logits"] = self.model(**inputs).logits
+                found["logits"] = self.model(**self.for_head(inputs)).logits
         expect({name for name in inputs if not torch.equal(inputs[name], before[name])}, set(), "inputs changed by the model")
         broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
         expect(broken, [], "outputs with NaN or infinity")
         return found
+
+    def for_head(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The inputs in the form that the model with its head takes."""
+        return inputs
 
     def record(self, case: str, inputs: Mapping[str, torch.Tensor], outputs: Outputs) -> None:
         self.recorded.update({f"{case}/in/{name}": tensor.contiguous() for name, tensor in inputs.items()})

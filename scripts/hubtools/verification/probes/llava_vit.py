@@ -20,6 +20,12 @@ class LlavaViTForwards(Forwards):
         size = (ROWS * self.config.patch_size, COLUMNS * self.config.patch_size)
         return random(batch, self.config.num_channels, *([frames] if frames else []), *size, seed=seed)
 
+    def for_head(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """A video head refuses images: they become clips of one frame."""
+        pixels = inputs["pixel_values"]
+        is_video_head = type(self.model).__name__.endswith("ForVideoClassification")
+        return {**inputs, "pixel_values": pixels.unsqueeze(2)} if is_video_head and pixels.dim() == 4 else inputs
+
     def image(self) -> str:
         inputs = {"pixel_values": self.pixels(1)}
         outputs = self.run(**inputs)

@@ -1,0 +1,83 @@
+"""What becomes of the processor that a folder brings along: carried over as it is, or refused by name; never replaced without a word."""
+
+import os
+from pathlib import Path
+from typing import Any, Dict, Mapping
+
+from ..errors import UserError, shown
+from ..facts import Package
+from ..foreign.files import read_json_object
+from .recipes import Recipe
+
+PROCESSOR_NAME = "preprocessor_config.json"
+# A folder may have these beside it; what they say has no counterpart here.
+OTHER_NAMES = ("video_preprocessor_config.json", "processor_config.json")
+TYPE_KEYS = ("image_processor_type", "feature_extractor_type", "video_processor_type")
+BOOKKEEPING = {*TYPE_KEYS, "auto_map", "processor_class", "_valid_processor_keys", "_processor_class"}
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
+CLIP_TYPES = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
+# What CLIPImageProcessor takes where nothing is said.
+CLIP_DEFAULTS = {
+    "do_resize": True, "size": 224, "resample": 3, "do_center_crop": True, "crop_size": 224, "do_rescale": True, "rescale_factor": 1 / 255,
+    "do_normalize": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD, "do_convert_rgb": True,
+}  # fmt: skip
+WAY_OUT = "to leave it behind, name a recipe and the weights file itself as --checkpoint"
+
+
+def own_processor(folder: Path, package: Package) -> Dict[str, Any]:
+    """The settings of the processor in a folder, as a recipe's [processor]; {} where it brings none.
+
+    Raises:
+        UserError: a processor that is not the package's, settings that it does not know, or files for other processors.
+    """
+    others = [name for name in OTHER_NAMES if os.path.lexists(folder / name)]
+    if others:
+        raise UserError(f"{folder / others[0]} has no counterpart here and would be lost; move it away to go on without it")
+    path = folder / PROCESSOR_NAME
+    if not os.path.lexists(path):
+        return {}
+    content = read_json_object(path)
+    _check_type(content, path, package)
+    settings = {key: value for key, value in content.items() if key not in BOOKKEEPING}
+    return settings if package.processors else _clip_settings(settings, path)
+
+
+def _check_type(content: Mapping[str, Any], path: Path, package: Package) -> None:
+    """The processor must be the package's own, or CLIP's where the package has none."""
+    own = [class_name for _, class_name in package.processors.values()] or CLIP_TYPES
+    stated = {key: content[key] for key in TYPE_KEYS if content.get(key) is not None}
+    wrong = [f"{key} {shown(value)}" for key, value in stated.items() if value not in own]
+    if content.get("auto_map") and not package.processors:
+        wrong.append(f"auto_map {shown(content['auto_map'])}")
+    if wrong:
+        raise UserError(f"{path} has {wrong[0]}, which cannot be carried over; accepted: {', '.join(own)}; {WAY_OUT}")
+
+
+def _clip_settings(stated: Mapping[str, Any], path: Path) -> Dict[str, Any]:
+    """What transformers' CLIPImageProcessor makes of the settings, its own defaults included."""
+    unknown = [key for key, value in stated.items() if key not in CLIP_DEFAULTS and value is not None]
+    if unknown:
+        raise UserError(f"{path} sets {unknown[0]} to {shown(stated[unknown[0]])}, which cannot be carried over; known: {', '.join(CLIP_DEFAULTS)}; {WAY_OUT}")
+    return clip_settings({**CLIP_DEFAULTS, **{key: value for key, value in stated.items() if key in CLIP_DEFAULTS and value is not None}})
+
+
+def clip_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """Settings of a CLIPImageProcessor with its sizes spelled out, as every release reads them."""
+    spelled = dict(settings)
+    if isinstance(spelled.get("size"), int):
+        spelled["size"] = {"shortest_edge": spelled["size"]}
+    if isinstance(spelled.get("crop_size"), int):
+        spelled["crop_size"] = {"height": spelled["crop_size"], "width": spelled["crop_size"]}
+    return spelled
+
+
+def effective(recipe: Recipe, settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """What a recipe's processor makes of settings, so that two ways to say the same are the same."""
+    if recipe.processor_auto_class is None:
+        return clip_settings(settings)
+    _, class_name = recipe.package.processors[recipe.processor_auto_class]
+    try:
+        return getattr(recipe.package.load(), class_name)(**settings).to_dict()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"recipe {recipe.name} [processor]: {error}") from error
