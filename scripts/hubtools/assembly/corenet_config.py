@@ -171,7 +171,7 @@ def check_layers(config: Mapping[str, Any], mode: str, path: str) -> None:
 
 
 def reduce_shifts(config: Dict[str, Any]) -> None:
-    """CoreNet lets a shift reach the window's size and beyond, where it rolls by whole windows, to no effect; ours does not."""
+    """CoreNet rolls by whole windows, to no effect, where a shift reaches the window's size: what counts is the rest."""
     shifts, windows = config.get("window_shifts"), config.get("window_sizes", [128])
     if isinstance(windows, int):
         config["window_sizes"] = windows = [windows]
