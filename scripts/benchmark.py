@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Dict, Optional, Sequence
 
 import torch
-from hubtools.benchmarks.memory import can_measure_peak
-from hubtools.benchmarks.models import OURS, REFERENCE, load_reference, reference_file
-from hubtools.benchmarks.registry import CASES, case_named
+from hubtools.benchmarks.measure import can_measure_peak
+from hubtools.benchmarks.models import CASES, OURS, REFERENCE, case_named, load_reference, reference_file
 from hubtools.benchmarks.timing import measure_loads, measure_times
 from hubtools.benchmarks.worker import Worker
 from hubtools.errors import ArgumentParser, UserError, run_script

@@ -92,6 +92,42 @@ def fill(template: str, groups: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
+class Load:
+    """Inputs of another size for a benchmark, and how many units of work they are."""
+
+    name: str
+    make_inputs: Callable[[Any], Dict[str, Any]]
+    units: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One named measurement: a package's model and a reference, with equal weights and equal inputs, in float32.
+
+    Attributes:
+        name: what `--case` asks for.
+        package: its name.
+        architecture: class of the package.
+        config: keyword arguments of its configuration class; as a dictionary, the reference's argument.
+        make_inputs: makes the keyword arguments of the model's forward, from a seeded generator.
+        reference: default reference, FILE.py:NAME relative to the repository.
+        output: key of the outputs, a named tuple or dictionary, whose largest difference is reported.
+        loads: inputs over which the time per unit of work should stay the same.
+        unit: what `Load.units` counts.
+    """
+
+    name: str
+    package: str
+    architecture: str
+    config: Mapping[str, object]
+    make_inputs: Callable[[Any], Dict[str, Any]]
+    reference: str
+    output: str
+    loads: Tuple[Load, ...] = ()
+    unit: str = ""
+
+
+@dataclass(frozen=True)
 class Package:
     """All that the tools know of one model.
 
@@ -106,6 +142,14 @@ class Package:
         inert_keys: of foreign configurations, which take no part in the computation.
         layouts: the layouts in which users hold the weights; "hub" is the model's own.
         sizes: the configuration values that the shapes of the base model's tensors show; `layers_of` helps.
+        parameters: how many a configuration describes, without the classifier, to within single vectors; `blocks` helps.
+        forwards: the forward checks of `verify.py`, mixed into probes.forwards.Forwards; `subjects` names its methods.
+        try_processor: runs a folder's processor (probe, processor) and says what came of it.
+        card_values: (recipe, config) -> what the templates of the model card leave open.
+        default_processor: config -> what transformers' CLIPImageProcessor is told where the package has no processor of its own.
+        inputs: what the model is trained on: "pixels" or "bytes".
+        lora_targets: regular expression of the linear layers that get adapters.
+        cases: of the benchmark.
     """
 
     name: str
@@ -117,6 +161,14 @@ class Package:
     models: Mapping[str, str]
     layouts: Tuple[Layout, ...]
     sizes: Callable[[Shapes], Dict[str, Any]]
+    parameters: Callable[[Any], int]
+    forwards: type
+    try_processor: Callable[[Any, Any], str]
+    card_values: Callable[[Any, Any], Dict[str, Any]]
+    default_processor: Callable[[Any], Dict[str, Any]] = lambda config: {}
+    inputs: str = "pixels"
+    lora_targets: str = ""
+    cases: Tuple[Case, ...] = ()
     processors: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
@@ -168,6 +220,12 @@ class Package:
         if "classifier.weight" in bare:
             sizes["num_labels"] = bare["classifier.weight"][0]
         return sizes
+
+
+def blocks(config: Any) -> int:
+    """Parameters of a transformer's blocks."""
+    width, inner = config.hidden_size, config.intermediate_size
+    return config.num_hidden_layers * (4 * width**2 + 2 * width * inner + inner + 9 * width)
 
 
 def layers_of(shapes: Shapes) -> int:

@@ -5,12 +5,12 @@ import json
 import benchmark
 import pytest
 import torch
-from hubtools.benchmarks.arithmetic import count_flops
+from hubtools.benchmarks.measure import count_flops
 from hubtools.packages import ROOT
 from small import call
 
 REFUSED = {
-    "an unknown case": (["--case", "images"], "unknown case 'images'; known: image, video, sparse, jpeg"),
+    "an unknown case": (["--case", "images"], "unknown case 'images'; known: jpeg, tiff, sparse, jpeg"),
     "no such reference file": (["--case", "tiff", "--reference", "none.py:Plain"], "none.py does not exist"),
     "no such name in the file": (["--case", "tiff", "--reference", "tests/plain_byteformer.py:Plainer"], "has no 'Plainer'"),
     "a reference that is no reference": (["--case", "tiff", "--reference", "plain"], "accepted: FILE.py:NAME"),

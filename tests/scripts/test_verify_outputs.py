@@ -13,8 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from hubtools.assembly.build import build_folder
 from hubtools.errors import UserError
 from hubtools.assembly.recipes import load_recipe
-from hubtools.verification.probes.byteformer import ByteFormerForwards
-from hubtools.verification.probes.llava_vit import LlavaViTForwards
+from hubtools.verification.probes.forwards import forwards_of
 from hubtools.verification.probes.protocol import CheckFailed, CheckSkipped
 from hubtools.verification.probes.reference import ReferenceProbe
 from hubtools.verification.weight_files import read_tensors
@@ -31,14 +30,20 @@ def build(tmp_path, toml):
     return recipe, model.eval()
 
 
+def checks(tmp_path, toml):
+    """The forward checks of a model with random weights."""
+    recipe, model = build(tmp_path, toml)
+    return forwards_of(recipe.package.forwards, model)
+
+
 @pytest.fixture
 def llava_vit(tmp_path):
-    return LlavaViTForwards(build(tmp_path, IMAGE_CLASSIFIER)[1])
+    return checks(tmp_path, IMAGE_CLASSIFIER)
 
 
 @pytest.fixture
 def byteformer(tmp_path):
-    return ByteFormerForwards(build(tmp_path, BYTEFORMER_TOML)[1])
+    return checks(tmp_path, BYTEFORMER_TOML)
 
 
 def spoil(forwards, change):
@@ -64,7 +69,7 @@ def test_llava_vit_passes(llava_vit, subject):
 @pytest.mark.parametrize("subject", ["bytes", "padded batch", "attention"])
 @pytest.mark.parametrize("toml", [BYTEFORMER_TOML, MASKED])
 def test_byteformer_passes(tmp_path, toml, subject):
-    assert ByteFormerForwards(build(tmp_path, toml)[1]).check(subject)
+    assert checks(tmp_path, toml).check(subject)
 
 
 def not_finite(outputs, inputs):
@@ -154,7 +159,7 @@ def test_byteformer_faults_are_found(byteformer, fault, subject, expected):
 
 
 def test_padding_that_counts_is_found_where_it_must_not(tmp_path):
-    forwards = ByteFormerForwards(build(tmp_path, MASKED)[1])
+    forwards = checks(tmp_path, MASKED)
 
     def counted(outputs, inputs):
         padding = ((inputs["input_ids"] == 256) | (inputs["input_ids"] == -1)).float().mean(1, keepdim=True)
@@ -180,7 +185,7 @@ def alignment(tmp_path, toml, make, changed=(), checkpoint=None) -> ReferencePro
     recipe, model = build(tmp_path, toml)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     build_folder(tmp_path / "folder", recipe, tmp_path / "weights.pth")
-    forwards = (LlavaViTForwards if recipe.package.name == "llavavit" else ByteFormerForwards)(model)
+    forwards = forwards_of(recipe.package.forwards, model)
     for subject in ("image", "video", "sparse") if recipe.package.name == "llavavit" else ("bytes", "padded batch"):
         forwards.check(subject)
     torch.save(forwards.recorded, tmp_path / "exchange.pt")

@@ -17,7 +17,7 @@ from ..packages import Package
 from ..progress import Bar, Progress, no_bar
 from .misfit import misfit
 from .origin import Origin
-from .processors import CLIP_MEAN, CLIP_STD, clip_settings, effective
+from .processors import CLIP_DEFAULTS, clip_settings, effective
 from .recipes import Recipe, config_keys
 from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights
 
@@ -192,30 +192,11 @@ def config_json(recipe: Recipe, config: Any, torch_dtype: str) -> Dict[str, Any]
 
 def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
     if recipe.processor_auto_class is None:
-        return clip_json(config.image_size, recipe.processor)
+        settings = {**CLIP_DEFAULTS, **recipe.package.default_processor(config), **recipe.processor}
+        return {"image_processor_type": "CLIPImageProcessor", **clip_settings(settings)}
     module, class_name = recipe.package.processors[recipe.processor_auto_class]
     content = {key: value for key, value in effective(recipe, recipe.processor).items() if not key.startswith("_")}
     content["auto_map"] = {recipe.processor_auto_class: f"{module}.{class_name}"}
-    return content
-
-
-def clip_json(image_size: int, changes: Mapping[str, Any]) -> Dict[str, Any]:
-    """What LLaVA-ViT was trained with, in the terms of transformers' CLIPImageProcessor."""
-    content: Dict[str, Any] = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": image_size},
-        "resample": 3,  # bicubic
-        "do_center_crop": True,
-        "crop_size": {"height": image_size, "width": image_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": CLIP_MEAN,
-        "image_std": CLIP_STD,
-        "do_convert_rgb": True,
-    }
-    content.update(clip_settings(changes))
     return content
 
 

@@ -105,27 +105,5 @@ def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[st
         "num_labels": config.num_labels,
     }
     values.update({key: value for key, value in config.to_dict().items() if key not in values})
-    values.update(_llava_vit_values(recipe, config) if recipe.package.name == "llavavit" else _byteformer_values(recipe, config))
+    values.update(recipe.package.card_values(recipe, config))
     return values
-
-
-def _llava_vit_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
-    if recipe.auto_class != "AutoModel":
-        return {"sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
-    pooled = "print(output.pooler_output.shape)  # (1, hidden size)" if config.use_head else "print(output.pooler_output)  # None: this model has no pooling head"
-    return {"pooled_line": pooled, "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)"}
-
-
-def _byteformer_values(recipe: Recipe, config: Any) -> Dict[str, Any]:
-    if recipe.processor.get("file_encoding", "WAV") == "WAV":
-        rate = recipe.processor.get("sampling_rate", 16000)
-        inputs = f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\ninputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors=\"pt\")"
-    else:
-        inputs = 'inputs = feature_extractor("word.mp3", return_tensors="pt")  # the file\'s own bytes'
-    source = '"photo.jpg"' if recipe.processor.get("file_encoding", "TIFF") is None else 'Image.open("photo.jpg")'
-    return {
-        "audio_inputs": inputs,
-        "image_inputs": f'inputs = processor({source}, return_tensors="pt")  # input_ids: bytes, padded with 256',
-        "conv_stride": config.conv_kernel_size // 2,
-        "input_text": ", ".join(markdown(f"{key} {value}") for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
-    }

@@ -17,8 +17,6 @@ from ..packages import PACKAGES
 
 logger = logging.getLogger(__name__)
 
-# Experiment files are a few kilobytes; what is far beyond would only cost time and memory.
-
 MODEL = "model.classification.byteformer"
 SAME_NAME = ("conv_kernel_size", "window_sizes", "window_shifts", "downsample", "vocab_size", "sinusoidal_pos_emb")
 RENAMED = {

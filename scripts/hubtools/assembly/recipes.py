@@ -54,7 +54,7 @@ class Recipe:
         except (ValueError, TypeError, OverflowError) as error:
             raise UserError(f"recipe {self.name} [config]: {error}") from error
         if not self.allow_large:
-            check_parameters(self.package.name, config, f"recipe {self.name} [config]")
+            check_parameters(self.package, config, f"recipe {self.name} [config]")
         return config
 
     def build_model(self):

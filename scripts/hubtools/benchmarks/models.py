@@ -1,4 +1,4 @@
-"""Builds a case's two models, with equal weights, and its inputs."""
+"""The cases by name, and what each takes: its two models, with equal weights, and its inputs."""
 
 from pathlib import Path
 from typing import Dict, Union
@@ -8,11 +8,19 @@ from torch import nn
 
 from ..errors import UserError
 from ..assembly.layouts import from_hub_layout, recognise, stack
-from ..packages import ROOT, package_named
+from ..facts import Case, Load
+from ..packages import PACKAGES, ROOT, package_named
 from ..verification.references import load_function, split_reference
-from .case import Case, Inputs, Load
 
 OURS, REFERENCE = "model", "reference"
+Inputs = Dict[str, torch.Tensor]
+CASES: Dict[str, Case] = {case.name: case for package in PACKAGES.values() for case in package.cases}
+
+
+def case_named(name: str) -> Case:
+    if name not in CASES:
+        raise UserError(f"unknown case {name!r}; known: {', '.join(CASES)}")
+    return CASES[name]
 
 
 def reference_file(spec: str) -> str:

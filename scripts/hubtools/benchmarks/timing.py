@@ -8,8 +8,8 @@ from typing import Dict
 
 import torch
 
-from .arithmetic import matmul_flops_per_second
-from .case import Case
+from ..facts import Case
+from .measure import matmul_flops_per_second
 from .models import OURS, REFERENCE
 from .worker import Worker
 

@@ -16,11 +16,9 @@ import torch
 
 from ..errors import UserError, run_script
 from ..isolation import isolated_command
-from .arithmetic import count_flops
-from .case import Case, Inputs
-from .memory import forward_peak_bytes
-from .models import build, inputs_of
-from .registry import case_named
+from ..facts import Case
+from .measure import count_flops, forward_peak_bytes
+from .models import Inputs, build, case_named, inputs_of
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 

@@ -70,8 +70,8 @@ def _varied_digit(seed: int, index: int, epoch: int):
 
 
 def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
-    if recipe.package.name != "llavavit":
-        raise UserError(f"moving-digits are clips, which {recipe.package.name} cannot take; accepted: a folder of package llavavit")
+    if "AutoModelForVideoClassification" not in recipe.package.models:
+        raise UserError(f"moving-digits are clips, which {recipe.package.name} cannot take; accepted: a folder of a package that classifies videos")
     if moving_digits.SIDE % config.patch_size or config.num_channels != 3:
         raise UserError(
             f"moving-digits are RGB clips of {moving_digits.SIDE} pixels, which must be whole patches; "
@@ -123,10 +123,10 @@ def _folder(folder: Path, recipe: Recipe, config: Any, processor: Any, seed: int
 def _decodes(recipe: Recipe, processor: Any, paths: List[Path], reading: str) -> bool:
     """Whether the files of a folder are opened, as pictures or WAV files, as a pipeline of the model would open them."""
     kind, strangers_of = ("sounds", not_wav) if _is_audio(recipe) else ("pictures", not_pictures)
-    accepted = ["auto", kind] + ["bytes"] * (recipe.package.name == "byteformer")
+    accepted = ["auto", kind] + ["bytes"] * (recipe.package.inputs == "bytes")
     if reading not in accepted:
         raise UserError(f"{recipe.name} cannot read files as {reading}; accepted: --read-files-as {', '.join(accepted)}")
-    if recipe.package.name == "byteformer" and processor.file_encoding in (None, "MP3"):  # it reads files as they are
+    if recipe.package.inputs == "bytes" and processor.file_encoding in (None, "MP3"):  # it reads files as they are
         if reading == kind:
             raise UserError(f"{recipe.name} cannot read files as {kind}: its file_encoding is {processor.file_encoding}, it takes them as they are")
         return False
@@ -147,12 +147,12 @@ def _is_audio(recipe: Recipe) -> bool:
 
 
 def _encoder(recipe: Recipe, config: Any, processor: Any, decode: bool) -> Encode:
-    return ByteEncoder(processor, config, decode) if recipe.package.name == "byteformer" else PixelEncoder(processor)
+    return ByteEncoder(processor, config, decode) if recipe.package.inputs == "bytes" else PixelEncoder(processor)
 
 
 def _collator(recipe: Recipe, config: Any):
-    return byte_collator(config) if recipe.package.name == "byteformer" else stack_pixels
+    return byte_collator(config) if recipe.package.inputs == "bytes" else stack_pixels
 
 
 def _separator(recipe: Recipe, config: Any):
-    return byte_separator(config) if recipe.package.name == "byteformer" else None
+    return byte_separator(config) if recipe.package.inputs == "bytes" else None

@@ -3,21 +3,16 @@
 from typing import Any
 
 from ..errors import UserError
-
-# The linear layers of the blocks. The pooling head and the embeddings stay as they are; the classifier is trained whole.
-TARGETS = {
-    "llavavit": r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])",
-    "byteformer": r".*encoder\.layers\.\d+\.(self_attn\.(qkv|out)_proj|mlp\.fc[12])",
-}
+from ..packages import package_named
 
 
 def with_adapters(model: Any, package: str, rank: int) -> Any:
-    """The model with trainable adapters of that rank in every block, everything else frozen but the classifier."""
+    """The model with trainable adapters of that rank in every block, everything else frozen but the classifier, which is trained whole."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise UserError("--lora needs PEFT, which is not installed; run: pip install peft") from None
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGETS[package], modules_to_save=["classifier"])
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=package_named(package).lora_targets, modules_to_save=["classifier"])
     return get_peft_model(model, settings)
 
 

@@ -10,41 +10,19 @@ from .schema import arguments_of
 MAX_PARAMETERS = 100 * 10**9
 
 
-def parameters_of(package: str, config: Any) -> int:
+def parameters_of(package: Package, config: Any) -> int:
     """The number of parameters, to within the few that single vectors have."""
-    return _PACKAGES[package](config) + (config.hidden_size + 1) * config.num_labels
+    return package.parameters(config) + (config.hidden_size + 1) * config.num_labels
 
 
 def described_by(package: Package, content: Mapping[str, Any]) -> int:
     """The number of parameters that a checked config.json describes, without its class being imported; a lower bound."""
     defaults = arguments_of(package.folder / f"{package.configuration}.py", package.config_class)
     values = {**defaults, "num_labels": 0, **{key: value for key, value in content.items() if value is not None}}
-    values["downsample"] = values.get("downsample") or []
-    return parameters_of(package.name, SimpleNamespace(**values))
+    return parameters_of(package, SimpleNamespace(**values))
 
 
-def _blocks(config: Any) -> int:
-    width, inner = config.hidden_size, config.intermediate_size
-    return config.num_hidden_layers * (4 * width**2 + 2 * width * inner + inner + 9 * width)
-
-
-def _llava_vit(config: Any) -> int:
-    width, inner = config.hidden_size, config.intermediate_size
-    head = 4 * width**2 + 2 * width * inner if config.use_head else 0
-    return _blocks(config) + head + width * config.num_channels * config.patch_size**2
-
-
-def _byteformer(config: Any) -> int:
-    width = config.hidden_size
-    merging = sum(map(bool, config.downsample)) * 2 * width**2
-    tables = width * (config.vocab_size + config.max_position_embeddings + width * config.conv_kernel_size)
-    return _blocks(config) + merging + tables
-
-
-_PACKAGES = {"llavavit": _llava_vit, "byteformer": _byteformer}
-
-
-def check_parameters(package: str, config: Any, where: str) -> None:
+def check_parameters(package: Package, config: Any, where: str) -> None:
     """Refuses a model that nobody means to build on one machine.
 
     Raises:

@@ -31,7 +31,7 @@ def start_isolated(job: Mapping, workdir: Path) -> "Child":
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN_SETTINGS)}
     home = tempfile.mkdtemp(prefix="hf_home-", dir=workdir)
     environment.update(HF_HOME=home, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error", PYTHONDONTWRITEBYTECODE="1")
-    job = {**job, "hidden_paths": [str(ROOT), str(SCRIPTS)], "hidden_modules": [*PACKAGES, "hubtools"]}
+    job = {**job, "scripts": str(SCRIPTS), "hidden_paths": [str(ROOT), str(SCRIPTS)], "hidden_modules": [*PACKAGES, "hubtools"]}
     return Child(isolated_command("probes.folder", libraries_only=True, code=str(HERE)), job, workdir, environment, workdir)
 
 

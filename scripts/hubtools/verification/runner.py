@@ -18,10 +18,6 @@ from .files import (
 )  # fmt: skip
 from .weight_files import DamagedFile, Tensor, read_tensors
 
-FORWARD_SUBJECTS = {
-    "llavavit": ("image", "video", "sparse", "batch", "attention"),
-    "byteformer": ("bytes", "padded batch", "attention"),
-}
 RELOAD = "round trip: reload"
 REFERENCE_CHECKS = ["reference: configuration", "reference: structure", "reference: forward"]
 # Entries of config.json that say nothing about what a model computes, so that a reference need not know them.
@@ -129,7 +125,7 @@ class _Verification:
         return [*self.inspections(), RELOAD, "weights: checkpoint", *REFERENCE_CHECKS]
 
     def inspections(self) -> List[str]:
-        subjects = FORWARD_SUBJECTS[self.package.name] if self.package else ()
+        subjects = self.package.forwards.subjects if self.package else ()
         base = ["load: base model"] if self.package and self.auto_class != "AutoModel" else []
         loads = ["weights: finite", "load: configuration", "load: processor", *base, "load: model", "weights: loaded"]
         return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects), "example: runs"]

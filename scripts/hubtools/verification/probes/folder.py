@@ -6,6 +6,7 @@ are spent once.
 """
 
 import gc
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,16 +19,12 @@ from typing import Callable, Dict, List, Mapping
 
 import torch
 
-from .byteformer import ByteFormerForwards
 from .example import run_example
-from .forwards import expect, expect_equal
-from .llava_vit import LlavaViTForwards
+from .forwards import expect, expect_equal, forwards_of
 from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
 from .tensors import Differences, is_finite, read_tensor
 
-FORWARDS = {"llava_vit": LlavaViTForwards, "byteformer": ByteFormerForwards}
 SHARD_SIZE = "100MB"  # save_pretrained holds a shard's bytes in memory
-DECODED = ("JPEG", "PNG", "TIFF", "fCHW", "fHWC", "WAV")  # encodings that the byte processors make from pixels or samples
 BIG, SMALL = 10**9, 10**8  # bytes of weights
 RELOAD = "round trip: reload"
 NOTHING_MORE = 77  # exit code of a process that is content, and has nothing for the next one
@@ -49,13 +46,15 @@ class Probe:
     """The checks of one process, and what they hand on to one another.
 
     Args:
+        facts: what the tools know of the model.
         job: "folder", "package" (model_type, config_class, base_prefix), "auto_class" and "architecture" of the weights,
             "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use),
             "no_example" (why the example is not run, or "").
     """
 
-    def __init__(self, job: Mapping, reporter: Reporter):
+    def __init__(self, job: Mapping, facts: object, reporter: Reporter):
         self.job = job
+        self.facts = facts
         self.reporter = reporter
         self.folder: str = job["folder"]
         self.entries: Dict[str, Mapping] = {entry["name"]: entry for entry in job["tensors"]}
@@ -135,8 +134,7 @@ class Probe:
 
     def load_processor(self) -> str:
         self.processor = self.processor_from(self.folder)
-        tried = self.try_byte_processor if self.job["model_type"] == "byteformer" else self.try_image_processor
-        return f"{type(self.processor).__name__}: {tried(self.processor)}"
+        return f"{type(self.processor).__name__}: {self.facts.try_processor(self, self.processor)}"
 
     def processor_from(self, folder: str):
         import transformers
@@ -149,27 +147,14 @@ class Probe:
             return transformers.CLIPImageProcessor.from_pretrained(folder)
         return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
 
-    def try_image_processor(self, processor) -> str:
-        pixels = processor(images=_picture(), return_tensors="pt")["pixel_values"]
-        patch = self.model_config()["patch_size"]
-        if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
-            raise CheckFailed(f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}")
-        if not torch.isfinite(pixels).all():
-            raise CheckFailed("it makes pixel_values with NaN or infinity")
-        return f"a picture becomes pixel_values of shape {tuple(pixels.shape)}"
+    def fail(self, problem: str) -> None:
+        raise CheckFailed(problem)
 
-    def try_byte_processor(self, processor) -> str:
-        if processor.file_encoding not in DECODED:  # files go in as they are
-            made, source = processor(bytes(range(256)) * 4, return_tensors="pt"), "a file becomes"
-        elif hasattr(processor, "sampling_rate"):
-            wave = torch.sin(torch.arange(processor.sampling_rate) / 50).numpy()
-            made, source = processor(wave, sampling_rate=processor.sampling_rate, return_tensors="pt"), "a second of sound becomes"
-        else:
-            made, source = processor(images=_picture(), return_tensors="pt"), "a picture becomes"
-        ids, vocabulary = made["input_ids"], self.model_config()["vocab_size"]
-        if ids.dim() != 2 or ids.is_floating_point() or int(ids.min()) < -1 or int(ids.max()) >= vocabulary:
-            raise CheckFailed(f"it makes input_ids of shape {tuple(ids.shape)} and type {ids.dtype}, not (B, S) integers from -1 to {vocabulary - 1}")
-        return f"{source} {ids.shape[1]} input_ids"
+    def picture(self):
+        """A picture to try processors with."""
+        from PIL import Image
+
+        return Image.frombytes("RGB", (60, 45), bytes(range(256)) * 31 + bytes(164))
 
     def model_config(self) -> dict:
         return json.loads(_read(self.folder, "config.json"))
@@ -234,7 +219,7 @@ class Probe:
         """The forward checks, in float32: in fewer bits, rounding would hide what they look for."""
         self.need_model()
         if self._forwards is None:
-            self._forwards = FORWARDS[self.job["model_type"]](self.model.float())
+            self._forwards = forwards_of(self.facts.forwards, self.model.float())
             self.recorded = self._forwards.recorded
         return self._forwards
 
@@ -308,15 +293,10 @@ def _settings(processor) -> dict:
     return {key: value for key, value in processor.to_dict().items() if not key.startswith("_") and key != "auto_map"}
 
 
-def _picture():
-    from PIL import Image
-
-    return Image.frombytes("RGB", (60, 45), bytes(range(256)) * 31 + bytes(164))
-
-
 def main() -> None:
     """Runs the job named on the command line."""
     job = read_job()
+    facts = facts_of(job)
     sys.path = [path for path in sys.path if os.path.realpath(path) not in job["hidden_paths"]]
     sys.meta_path.insert(0, Hidden(job["hidden_modules"]))
     import_libraries()
@@ -325,17 +305,27 @@ def main() -> None:
     torch.manual_seed(0)
     reporter = Reporter()
     first = [name for name in job["checks"] if name != RELOAD]
-    if in_fork(lambda: inspect(job, reporter, first)) and RELOAD in job["checks"]:
-        reporter.run([RELOAD], Probe(job, reporter).steps())
+    if in_fork(lambda: inspect(job, facts, reporter, first)) and RELOAD in job["checks"]:
+        reporter.run([RELOAD], Probe(job, facts, reporter).steps())
     reporter.send("done")
 
 
-def inspect(job: Mapping, reporter: Reporter, names: List[str]) -> bool:
+def inspect(job: Mapping, facts: object, reporter: Reporter, names: List[str]) -> bool:
     """Runs the checks of the first process. Gives whether there is something to reload."""
-    probe = Probe(job, reporter)
+    probe = Probe(job, facts, reporter)
     passed = reporter.run(names, probe.steps())
     probe.write_exchange()
     return {"weights: loaded", "round trip: save"} <= set(passed)
+
+
+def facts_of(job: Mapping) -> object:
+    """What the tools know of the model. It is read first: afterwards nothing of this repository can be found any more."""
+    sys.path.insert(0, job["scripts"])
+    facts = importlib.import_module(f"hubtools.models.{job['package']}").PACKAGE
+    sys.path.remove(job["scripts"])
+    for name in [name for name in sys.modules if name.split(".")[0] in job["hidden_modules"]]:
+        del sys.modules[name]
+    return facts
 
 
 def import_libraries() -> None:

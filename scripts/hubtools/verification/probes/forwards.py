@@ -12,7 +12,7 @@ Outputs = Dict[str, torch.Tensor]
 
 
 class Forwards:
-    """Runs a model on small inputs.
+    """Runs a model on small inputs. A model's own checks, its facts' `forwards`, are mixed in by `forwards_of`.
 
     Args:
         model: in float32 and eval mode, with or without a head.
@@ -48,7 +48,7 @@ class Forwards:
         return found
 
     def for_head(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """The inputs in the form that the model with its head takes."""
+        """The backbone's inputs as the model with its head takes them."""
         return inputs
 
     def record(self, case: str, inputs: Mapping[str, torch.Tensor], outputs: Outputs) -> None:
@@ -90,6 +90,32 @@ class Forwards:
             if not off <= 1e-4:
                 raise CheckFailed(f"attention probabilities of layer {layer} miss the sum 1 by {off:.3g}")
 
+    # -- what checks compare with; they import nothing
+
+    def expect(self, found, expected, what: str) -> None:
+        expect(found, expected, what)
+
+    def expect_equal(self, found: Outputs, expected: Outputs, what: str) -> float:
+        """Fails unless all outputs are within the tolerance; gives the largest relative difference."""
+        return expect_equal(found, expected, what)
+
+    def expect_distinct(self, outputs: torch.Tensor, what: str) -> None:
+        """Fails when different inputs give the same output: a model that ignores its input is finite, too."""
+        for row in outputs[1:]:
+            if torch.equal(row, outputs[0]):
+                raise CheckFailed(f"{what}: different inputs give the same output")
+
+    def rows(self, outputs: Outputs, index: slice) -> Outputs:
+        return {name: tensor[index] for name, tensor in outputs.items()}
+
+    def random(self, *shape: int, seed: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def forwards_of(checks: type, model: torch.nn.Module) -> Forwards:
+    """The forward checks of a model, by its facts' `forwards`."""
+    return type(checks.__name__, (checks, Forwards), {})(model)
+
 
 def expect(found, expected, what: str) -> None:
     if found != expected:
@@ -103,18 +129,3 @@ def _show(value) -> str:
 def expect_equal(found: Outputs, expected: Outputs, what: str) -> float:
     """Fails unless all outputs are within the tolerance; gives the largest relative difference."""
     return largest_ratio(compare_outputs(found, expected, what), TOLERANCE)
-
-
-def expect_distinct(outputs: torch.Tensor, what: str) -> None:
-    """Fails when different inputs give the same output: a model that ignores its input is finite, too."""
-    for row in outputs[1:]:
-        if torch.equal(row, outputs[0]):
-            raise CheckFailed(f"{what}: different inputs give the same output")
-
-
-def rows(outputs: Outputs, index: slice) -> Outputs:
-    return {name: tensor[index] for name, tensor in outputs.items()}
-
-
-def random(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
