@@ -33,7 +33,7 @@ def test_loaded_from_any_folder_of_the_family_and_saved_again(tmp_path):
         expected = getattr(source, "llava_vit", source)(clip(width=16), output_hidden_states=[1]).hidden_states[1]
         assert relative_error(backbone(clip(width=16)).feature_maps[0].flatten(2).transpose(1, 2), expected) < 1e-5
         backbone.save_pretrained(tmp_path / f"saved{number}")
-        loaded = AutoBackbone.from_pretrained(tmp_path / f"saved{number}", trust_remote_code=True).eval()
+        loaded = AutoBackbone.from_pretrained(str(tmp_path / f"saved{number}"), trust_remote_code=True).eval()
         assert loaded.out_features == ["stage1"] and type(loaded).__name__ == "LlavaViTBackbone"
         assert relative_error(loaded(clip(width=16)).feature_maps[0], backbone(clip(width=16)).feature_maps[0]) < 1e-5
         assert not [name for name, _ in loaded.named_parameters() if "head" in name or "merger" in name]
