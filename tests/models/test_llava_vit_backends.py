@@ -8,7 +8,7 @@ import llavavit.modeling_llava_vit as modeling
 import pytest
 import torch
 from hubtools.packages import ROOT
-from llava_vit_helpers import clip, tiny_model
+from llava_vit_helpers import clip, tiny_config, tiny_model
 from measure import OUTPUTS, close, relative_error
 from llavavit import LlavaViTForImageClassification
 
@@ -115,6 +115,24 @@ def test_transformers_own_sdpa_agrees():
         assert relative_error(model(clip()).last_hidden_state, expected) <= OUTPUTS
     finally:
         del modeling.ALL_ATTENTION_FUNCTIONS["theirs"]
+
+
+@torch.no_grad()
+def test_a_layer_by_itself_needs_no_model():
+    layer = modeling.LlavaViTAttention(tiny_config()).eval()
+    cos, sin = modeling.rotary_cos_sin(torch.zeros(1, 5, 3), 32, 1e4, torch.float32)
+    assert layer(torch.randn(2, 5, 64), cos, sin)[0].shape == (2, 5, 64)
+
+
+@torch.no_grad()
+def test_set_attn_implementation():
+    model = tiny_model(LlavaViTForImageClassification)
+    if not hasattr(model, "set_attn_implementation"):
+        pytest.skip("this transformers release cannot change the backend of a model")
+    expected = model(clip()).logits
+    model.set_attn_implementation("eager")
+    assert model.llava_vit.encoder.layers[0].self_attn.config._attn_implementation == "eager"
+    assert relative_error(model(clip()).logits, expected) < 1e-5
 
 
 def test_an_unknown_backend_is_an_error():

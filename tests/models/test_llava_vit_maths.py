@@ -158,18 +158,3 @@ def test_gradients_equal_the_plain_implementation():
         theirs = dict(plain.named_parameters())
         ours = {name: parameter.grad for name, parameter in model.named_parameters()}
         assert_gradients_close(ours, {name: theirs[name].grad for name in ours})
-
-
-@torch.no_grad()
-def test_the_mlp_in_chunks_equals_the_mlp_at_once(monkeypatch):
-    import llavavit.modeling_llava_vit as modeling
-
-    model = tiny_model()
-    expected = model(clip())
-    monkeypatch.setattr(modeling, "CHUNK_BYTES", 96 * 4 * 5)  # five tokens at a time, of 2 x 36
-    assert modeling.rows_per_chunk(torch.zeros(2, 36, 64), 96) == 5
-    assert relative_error(model(clip()).last_hidden_state, expected.last_hidden_state) <= OUTPUTS
-    seen = []
-    model.encoder.layers[0].mlp.fc1.register_forward_hook(lambda module, args, output: seen.append(output.shape))
-    model(clip())
-    assert seen == [(2, 36, 96)]  # whoever looks inside sees all tokens at once

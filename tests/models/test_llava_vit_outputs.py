@@ -42,6 +42,28 @@ def test_the_configuration_can_ask_for_outputs():
 
 
 @torch.no_grad()
+def test_chosen_hidden_states_are_returned_alone():
+    for model in (tiny_model(), tiny_model(LlavaViTForImageClassification)):
+        every = model(clip(), output_hidden_states=True).hidden_states
+        for asked, kept in (([2], {2}), ([0, -1], {0, 2}), ((1,), {1}), (-2, {1})):
+            states = model(clip(), output_hidden_states=asked).hidden_states
+            assert {i for i, state in enumerate(states) if state is not None} == kept
+            assert all(torch.equal(states[i], every[i]) for i in kept) and len(states) == 3
+        assert model(clip(), output_hidden_states=[]).hidden_states is None
+
+
+@torch.no_grad()
+def test_places_beyond_the_pixels_move_the_patches_of_their_row_alone():
+    """As many indices as patches, some beyond them: all patches in their own order, at those places."""
+    model = tiny_model(rope_temporal_size=16)
+    places = torch.stack([torch.arange(36) + 12 * 5, torch.randperm(36)])
+    got = model(clip(), visible_indices=places).last_hidden_state
+    positions = torch.stack([places // 12, places // 3 % 4, places % 3], -1)
+    assert relative_error(got[:1], model(clip()[:1], patch_positions=positions[:1]).last_hidden_state) < 1e-5
+    assert relative_error(got[1:], model(clip()[1:], places[1:]).last_hidden_state) < 1e-5  # a permutation as before
+
+
+@torch.no_grad()
 def test_attentions_are_probabilities_whatever_the_backend():
     pixels = clip()
     outputs = {name: tiny_model(attn_implementation=name)(pixels, output_attentions=True) for name in ("eager", "sdpa")}

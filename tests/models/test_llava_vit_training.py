@@ -4,7 +4,7 @@
 import pytest
 import torch
 from llava_vit_helpers import clip, tiny_config, tiny_model
-from measure import assert_gradients_close, close
+from measure import assert_gradients_close, close, relative_error
 from llavavit import LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 from torch.nn import functional as F
 
@@ -97,6 +97,45 @@ def test_a_problem_type_that_was_set_decides():
     labels = torch.randn(2, 3)
     outputs = model(clip(), labels=labels)
     assert close(outputs.loss, F.mse_loss(outputs.logits, labels))
+
+
+def test_accumulated_batches_weigh_what_they_hold():
+    """Trainer passes the labels of all batches: their losses then add up to the loss of one batch."""
+    cases = {
+        "single": (dict(num_labels=3), torch.tensor([2, -100, 1]), 2),
+        "several": (dict(num_labels=3), torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]]), 9),
+        "regression": (dict(num_labels=1), torch.tensor([0.5, -1.0, 2.0]), 3),
+    }
+    for name, (settings, labels, items) in cases.items():
+        model = tiny_model(LlavaViTForImageClassification, **settings)
+        whole = model(clip(batch=3), labels=labels).loss
+        for count in (items, torch.tensor(items)):
+            parts = [model(clip(batch=3)[rows], labels=labels[rows], num_items_in_batch=count).loss for rows in (slice(0, 2), slice(2, 3))]
+            torch.testing.assert_close(sum(parts), whole, msg=name)
+
+
+def test_the_loss_of_a_half_precision_model_is_float32():
+    model = tiny_model(LlavaViTForImageClassification, num_labels=3).to(torch.bfloat16)
+    outputs = model(clip(), labels=torch.tensor([1, 2]))
+    assert outputs.logits.dtype == torch.bfloat16 and outputs.loss.dtype == torch.float32
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits.float(), torch.tensor([1, 2])))
+
+
+def test_every_second_layer_may_be_checkpointed_and_hooks_run_once():
+    model = tiny_model(LlavaViTForImageClassification, num_labels=3, num_hidden_layers=4).train()
+    if not hasattr(model, "activation_checkpointing_enable"):
+        pytest.skip("this transformers release checkpoints every layer or none")
+    expected = gradients(model)
+    model.activation_checkpointing_enable(every_n_layers=2)
+    layers = model.llava_vit.encoder.layers
+    inside, outside = [], []
+    for number, layer in enumerate(layers):
+        layer.mlp.register_forward_pre_hook(lambda *_, number=number: inside.append(number))
+        layer.register_forward_pre_hook(lambda *_, number=number: outside.append(number))
+    got = gradients(model)
+    assert sorted(inside.count(number) for number in range(4)) == [1, 1, 2, 2] and outside == [0, 1, 2, 3]
+    for name, gradient in got.items():
+        assert relative_error(gradient, expected[name]) <= 1e-4, name
 
 
 def test_initialisation():
