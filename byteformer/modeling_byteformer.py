@@ -88,7 +88,7 @@ def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
     for name in keywords:
         if name not in UNUSED_KEYWORDS:
             known = [known for known in inspect.signature(forward).parameters if known != "kwargs"]
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name, known, 1, cutoff=0.8)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}; {hint}")
 
