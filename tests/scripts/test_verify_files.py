@@ -170,7 +170,7 @@ def test_index_and_shards_disagree(sharded):
     [
         (lambda index: index["metadata"].update(total_size=1), "total size of 1 "),
         (lambda index: index.pop("weight_map"), "no weight_map"),
-        (lambda index: index["weight_map"].update({"head.probe": "../../secret.safetensors"}), "outside the folder"),
+        (lambda index: index["weight_map"].update({"head.probe": "../../secret.safetensors"}), "outside its folder"),
         (lambda index: index["weight_map"].pop("head.probe"), "head.probe"),
     ],
 )

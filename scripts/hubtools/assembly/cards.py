@@ -29,12 +29,14 @@ SUBJECTS = {
 }
 
 
-def template(recipe: Recipe, name: str) -> str:
-    return (TEMPLATES / f"{recipe.package.name}_{name}").read_text(encoding="utf-8")
+def template(recipe: Recipe, subject: str, kind: str) -> str:
+    """A model's own template for a subject, its own for all, or the one for any model."""
+    names = (f"{recipe.package.name}_{subject}_{kind}", f"{recipe.package.name}_{kind}", f"any_{kind}")
+    return next(path for path in (TEMPLATES / name for name in names) if path.is_file()).read_text(encoding="utf-8")
 
 
 def example_usage(recipe: Recipe) -> str:
-    return template(recipe, f"{SUBJECTS[recipe.auto_class]}_example.py")
+    return template(recipe, SUBJECTS[recipe.auto_class], "example.py")
 
 
 def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
@@ -51,7 +53,8 @@ def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
 
 
 def _filled(recipe: Recipe, config: Any, parameters: int, dtype: str, front_matter: str) -> str:
-    body = template(recipe, f"{SUBJECTS[recipe.auto_class]}_card.md") + template(recipe, "notes.md")
+    subject = SUBJECTS[recipe.auto_class]
+    body = template(recipe, subject, "card.md") + template(recipe, subject, "notes.md")
     return f"---\n{front_matter}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
 
 
@@ -97,6 +100,7 @@ def licence_text(card) -> str:
 def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[str, Any]:
     values = {
         "name": markdown(recipe.name),
+        "auto_class": recipe.auto_class,
         "repo": f"your-name/{slug(recipe.name)}",
         "summary": markdown(recipe.card.get("summary", f"A {recipe.package.model_type} model.")),
         "parameters": f"{parameters:,}",

@@ -11,7 +11,8 @@ from typing import Dict, List, Mapping, Optional, Tuple
 import torch
 
 from ..errors import UserError, shown, some
-from ..foreign.files import MAX_INDEX_BYTES, is_plain_name, open_regular, read_json_object, size_of
+from ..foreign.files import open_regular, size_of
+from ..foreign.safetensors import read_index
 from ..foreign.tensors import Other, StoredTensor, load_pickle, stored_in_safetensors
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
@@ -24,10 +25,6 @@ TRAINING_STATE = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_
 # Lightning modules, classifiers around a backbone, and language models around a vision tower.
 USUAL_PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "vision_tower.", "vision_model.", "visual.", "backbone.")
 PREFIXES = re.compile(f"^(?:{'|'.join(map(re.escape, USUAL_PREFIXES))})+")
-SAFETENSORS_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
 
 
 class Checkpoint:
@@ -161,13 +158,8 @@ def checkpoint_file_in(folder: Path) -> Path:
 
 
 def indexed_files(index: Path) -> List[Tuple[Path, set]]:
-    weight_map = read_json_object(index, MAX_INDEX_BYTES).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise UserError(f"{index} is not an index of shards: its weight_map is {shown(weight_map)}")
     shards: Dict[str, set] = {}
-    for name, file in weight_map.items():
-        if not is_plain_name(file):
-            raise UserError(f"{index} names files outside its folder: {shown(file)}")
+    for name, file in read_index(index)[0].items():
         shards.setdefault(file, set()).add(name)
     return [(index.with_name(file), shards[file]) for file in sorted(shards)]
 

@@ -1,7 +1,6 @@
 """Writes safetensors one tensor at a time.
 
-The safetensors library takes all tensors at once; a checkpoint that must be converted on the way would then stand in
-memory twice. The format itself is small: an 8-byte length, a JSON header, the raw data (https://github.com/huggingface/safetensors).
+The safetensors library takes all tensors at once; a checkpoint that must be converted on the way would then stand in memory twice.
 """
 
 import json
@@ -13,14 +12,11 @@ from typing import Callable, Dict, List, Mapping, Tuple
 
 import torch
 
-from .checkpoint import SAFETENSORS_DTYPES
 from ..errors import UserError, some
+from ..foreign.safetensors import INDEX_NAME, WEIGHTS_NAME, header_bytes
 from ..progress import Progress
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 DEFAULT_SHARD_SIZE = "5GB"
-DTYPE_CODES = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -91,7 +87,7 @@ def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: Lis
     # Widest types first keeps every tensor aligned, as the library orders them.
     order = sorted(sources, key=lambda name: (-sources[name].dtype.itemsize, name))
     with path.open("wb") as file:
-        file.write(_header(order, sources))
+        file.write(header_bytes(((name, str(sources[name].dtype)[6:], sources[name].shape) for name in order), {"format": "pt"}))
         for name in order:
             tensor = sources[name].load()
             if not is_finite(tensor):
@@ -101,18 +97,6 @@ def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: Lis
             progress(sources[name].bytes)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _header(order: List[str], sources: Mapping[str, TensorSource]) -> bytes:
-    entries: Dict[str, object] = {"__metadata__": {"format": "pt"}}
-    start = 0
-    for name in order:
-        source = sources[name]
-        entries[name] = {"dtype": DTYPE_CODES[source.dtype], "shape": list(source.shape), "data_offsets": [start, start + source.bytes]}
-        start += source.bytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def raw_bytes(tensor: torch.Tensor) -> memoryview:

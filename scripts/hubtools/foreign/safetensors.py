@@ -3,12 +3,16 @@
 8 bytes of little-endian header length, a JSON header with each tensor's type, shape and place in the data, the data, gapless.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Mapping, Tuple
+from typing import BinaryIO, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..errors import UserError, shown
-from .files import open_regular, parse_json, size_of
+from .files import MAX_INDEX_BYTES, is_plain_name, open_regular, parse_json, read_json_object, size_of
+
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
 
 MAX_HEADER_BYTES = 10_000_000  # the names of 100,000 tensors; the library's own bound takes gigabytes of memory to parse
 MAX_DIMENSIONS = 64
@@ -124,3 +128,40 @@ def _check_layout(file: str, tensors: List[Entry], data_start: int, size: int) -
     if position != size:
         what = "truncated" if size < position else "followed by other data"
         raise UserError(f"{file} is not a whole safetensors file: it is {what}, with {size} bytes where its header describes {position}")
+
+
+def header_bytes(tensors: Iterable[Tuple[str, str, Tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """What stands before the data of a file: its length, and the header.
+
+    Args:
+        tensors: name, torch's name of the type, and shape of each, in the order in which their data follows.
+        metadata: of the file.
+    """
+    codes = {torch_name: (code, width) for code, (width, torch_name) in DTYPES.items()}
+    entries: Dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name, dtype, shape in tensors:
+        code, length = codes[dtype]
+        for side in shape:
+            length *= side
+        entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, start + length]}
+        start += length
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def read_index(path: Path) -> Tuple[Dict[str, str], Optional[int]]:
+    """The `weight_map` of an index of shards (tensor name to file name), and the total size that it states, if it does.
+
+    Raises:
+        UserError: no JSON object with a weight_map, or files outside the index's folder.
+    """
+    content = read_json_object(path, MAX_INDEX_BYTES)
+    weight_map, metadata = content.get("weight_map"), content.get("metadata")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path.name} is not an index of shards: it has no weight_map, which names each tensor's file")
+    foreign = [file for file in weight_map.values() if not is_plain_name(file)]
+    if foreign:
+        raise UserError(f"{path.name} names files outside its folder: {shown(foreign[0])}")
+    return weight_map, metadata.get("total_size") if isinstance(metadata, dict) else None

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Mapping, Optional
 
-from ..errors import UserError, shown
-from ..foreign.files import MAX_INDEX_BYTES, is_plain_name, is_regular, parse_json, read_bounded
-from ..foreign.safetensors import DTYPES, Entry
+from ..errors import UserError
+from ..foreign.files import is_regular
+from ..foreign.safetensors import DTYPES, INDEX_NAME, WEIGHTS_NAME, Entry, read_index
 from ..foreign.safetensors import read_header as read_whole_header
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = "model.safetensors.index.json"
 __all__ = ["DTYPES", "DamagedFile", "Tensor", "read_tensors"]
 
 
@@ -38,7 +36,10 @@ def read_tensors(folder: Path) -> Dict[str, Tensor]:
         raise DamagedFile(f"both {WEIGHTS_NAME} and {INDEX_NAME} are present; which holds the weights is undecided")
     if not single.exists() and not index.exists():
         raise DamagedFile(f"neither {WEIGHTS_NAME} nor {INDEX_NAME} is present; found: {', '.join(present) or 'no safetensors file'}")
-    weight_map, total_size = read_index(index) if index.exists() else (None, None)
+    try:
+        weight_map, total_size = read_index(index) if index.exists() else (None, None)
+    except UserError as error:
+        raise DamagedFile(str(error)) from error
     wanted = sorted(set(weight_map.values())) if weight_map is not None else [WEIGHTS_NAME]
     problems = [f"{name} is not part of the weights" for name in present if name not in wanted]
     tensors: Dict[str, Tensor] = {}
@@ -55,22 +56,6 @@ def read_tensors(folder: Path) -> Dict[str, Tensor]:
     if weight_map is not None:
         _check_index(weight_map, total_size, tensors)
     return tensors
-
-
-def read_index(index: Path) -> Tuple[Dict[str, str], Optional[int]]:
-    """The `weight_map` of an index (tensor name to file name), and the total size it states, if it does."""
-    try:
-        content = parse_json(read_bounded(index, MAX_INDEX_BYTES), index.name)
-    except UserError as error:
-        raise DamagedFile(str(error)) from error
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise DamagedFile(f"{index.name} has no weight_map")
-    foreign = [file for file in weight_map.values() if not is_plain_name(file)]
-    if foreign:
-        raise DamagedFile(f"{index.name} names files outside the folder: {shown(foreign[0])}")
-    metadata = content.get("metadata")
-    return weight_map, metadata.get("total_size") if isinstance(metadata, dict) else None
 
 
 def _check_index(weight_map: Mapping[str, str], total_size: Optional[int], tensors: Mapping[str, Tensor]) -> None:
