@@ -3,7 +3,6 @@
 import inspect
 import io
 import json
-import math
 import pickle
 import pickletools
 import struct
@@ -49,7 +48,6 @@ def wrong_values(config_class: type) -> Iterator[Tuple[str, Any]]:
             continue
         kinds = WRONG_TYPES.get(type(parameter.default))
         for value in kinds if kinds is not None else WRONG_LISTS:
-            # A whole number is a number; and 0 is one where sizes are not meant.
             yield name, value
     for values, name in ((WRONG_LABELS, "id2label"), (WRONG_LABEL_NUMBERS, "label2id")):
         for value in values:
@@ -217,7 +215,3 @@ def _allocation() -> bytes:
 def _legacy(little_endian: bool, keys: List[Any] = []) -> bytes:
     system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {}}
     return b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system, {}, keys))
-
-
-def is_huge_integer(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)

@@ -4,7 +4,6 @@ The files are made by `hostile.py`. Most go through a script's `main` in this pr
 """
 
 import ast
-import io
 import json
 import os
 import resource
@@ -25,7 +24,7 @@ from hubtools.assembly.build import build_folder
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.assembly.recipes import load_recipe, recipe_from
 from hubtools.errors import UserError, plain
-from hubtools.foreign import pickles, tensors
+from hubtools.foreign import tensors
 from hubtools.packages import PACKAGES, ROOT
 
 SCRIPTS = ROOT / "scripts"
@@ -274,27 +273,25 @@ def test_pickles(refusals, monkeypatch):
     assert refusals.count >= 75 and sorted(os.listdir()) == ["foreign.pth"]
 
 
-def reads(content: bytes) -> object:
-    """What the child makes of a checkpoint, or the exception that it would die of. It runs here: there are thousands."""
-    try:
-        return pickles.read(io.BytesIO(content))
-    except Exception as error:  # noqa: BLE001 - the child's end, whatever its cause, is a refusal
-        return error
+def kinds_of(contents, folder: Path) -> list:
+    """What a child would make of each checkpoint: "m", "t" or "o", or the name of the exception that it would die of."""
+    (folder / "contents.json").write_text(json.dumps([content.hex() for content in contents]))
+    command = [sys.executable, "-I", Path(__file__).with_name("read_many.py"), SCRIPTS, folder / "contents.json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (folder / "contents.json").unlink()
+    return json.loads(done.stdout)
 
 
-def test_pickles_cut_at_every_place_and_opcode(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_pickles_cut_at_every_place_and_opcode(tmp_path):
     state = {"model": {"a.weight": torch.zeros(3, 2), "b": torch.ones(4)}}
     for legacy in (False, True):
         whole = hostile.pickled(state, legacy)
-        assert reads(whole)[0] == "m"
-        for length in range(len(whole)):
-            assert isinstance(reads(whole[:length]), Exception), (legacy, length)
+        kinds = kinds_of([whole[:length] for length in range(len(whole) + 1)], tmp_path)
+        assert kinds[-1] == "m" and not {"m", "t", "o"} & set(kinds[:-1])
     tried = hostile.cut_at_every_opcode(hostile.pickled(state)) + [hostile.archive(data) for data in hostile.every_opcode_alone()]
-    for content in tried:
-        found = reads(content)
-        assert isinstance(found, Exception) or found[0] in "mot", found
-    assert len(tried) > 2000 and not os.listdir()
+    kinds = kinds_of(tried, tmp_path)
+    assert len(kinds) == len(tried) > 2000 and not os.listdir(tmp_path), "something was left behind"
 
 
 def test_some_of_those_through_a_child(refusals):
@@ -354,7 +351,7 @@ def test_what_is_no_regular_file(refusals):
     for target in targets.values():
         for name in ("x.safetensors", "x.pth", "x.safetensors.index.json"):
             (folder / name).symlink_to(target)
-            refusals.assemble("llava-vit-small", "--checkpoint", folder / name, names=["x."])
+            refusals.assemble("llava-vit-small", "--checkpoint", folder / name, names=["x.", "Symlink loop"])
             (folder / name).unlink()
         (folder / "x.toml").symlink_to(target)
         refusals.assemble(folder / "x.toml", "--random-init", names=["x.toml"])
@@ -402,7 +399,7 @@ def imported_names() -> set:
     names = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     libraries = {"flash_attn", "torchvision", "accelerate", "peft", "filelock", "requests", "httpx", "tqdm", "packaging", "regex", "sympy", "tokenizers", "attr", "tomli", "typing_extensions"}
-    return names | libraries | set(sys.stdlib_module_names)
+    return names | libraries | set(PACKAGES) | set(sys.stdlib_module_names)
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +422,6 @@ def planted(tmp_path_factory):
 
 
 COMMANDS = {
-    "assemble a folder": ["assemble.py", "--checkpoint", "."],
     "assemble a recipe": ["assemble.py", "mine.toml", "--checkpoint", "weights.pth"],
     "verify": ["verify.py", ".", "--checkpoint", "weights.pth"],
 }
@@ -441,6 +437,13 @@ def test_modules_in_the_working_directory_are_never_imported(planted, tmp_path, 
     assert not trace.exists(), trace.read_text()
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
     assert done.returncode in (0, 1, 2) and ("PASS" in done.stdout or "FAIL" in done.stdout or "error: " in done.stderr), done.stdout + done.stderr
+
+
+def test_no_script_imports_them_by_itself(planted):
+    folder, trace = planted
+    for script in sorted(SCRIPTS.glob("*.py")):
+        done = subprocess.run([sys.executable, script, "--help"], cwd=folder, env={**os.environ, "PYTHONPATH": ":."}, capture_output=True, text=True)
+        assert done.returncode == 0 and not trace.exists(), (script, done.stderr[-2000:], trace.exists() and trace.read_text())
 
 
 FOREIGN_ENTRIES = {
