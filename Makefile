@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test matrix clean
+.PHONY: demo test mutations matrix clean
 
 demo: $(VENV)/ready
 	$(RUN) scripts/demo.py --output demo_output
 
 test: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+# Valid files with random changes, more of them than `make test` tries.
+mutations: $(VENV)/ready
+	FOREIGN_MUTATIONS=10000 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 tests/scripts/test_foreign_mutations.py
 
 matrix: $(VENV)/ready
 	$(RUN) scripts/matrix.py

@@ -335,6 +335,7 @@ class ByteFormerFeatureExtractor(FeatureExtractionMixin):
     >>> extractor = ByteFormerFeatureExtractor(sampling_rate=16000, sample_dtype="float32")
     >>> inputs = extractor(waveform, sampling_rate=16000, return_tensors="pt")   # as WAV
     >>> inputs = extractor("speech.wav", return_tensors="pt")                    # the file's own bytes
+    >>> inputs = extractor(extractor.open_recording("speech.wav"), return_tensors="pt")   # decoded, and written by the recipe
     >>> logits = model(**inputs).logits
     ```
     """

@@ -16,8 +16,8 @@ How the work is laid out:
 - The rows of a batch stand one after the other in `tokens` (T + 1, D). The last row is always zero: whatever sticks out
   of a sequence reads it. Windows, pairs to merge and padded batches are tables of indices into `tokens`.
 - There are only V different bytes, so embedding and convolution together are a sum of rows of k small tables.
-- Without autograd a layer works through its windows in chunks, so that what it needs beside the tokens is small and
-  stays in the cache. Hooks on the parts of a layer are then called once per chunk.
+- Nothing writes into its input. Without autograd a layer works through its windows in chunks, so that what it needs
+  beside the tokens is small and stays in the cache; hooks on the parts of a layer are then called once per chunk.
 
 Shape letters: B batch, S bytes, V vocabulary, k kernel, N tokens of the longest row, T tokens of all rows, D hidden size,
 n windows, W window, A heads, d = D/A head dim, M intermediate size or merged tokens.
@@ -88,7 +88,7 @@ def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
     for name in keywords:
         if name not in UNUSED_KEYWORDS:
             known = [known for known in inspect.signature(forward).parameters if known != "kwargs"]
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name, known, 1, cutoff=0.8)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}; {hint}")
 
@@ -329,9 +329,7 @@ def starts_of(counts: Tuple[int, ...]) -> List[int]:
     return starts
 
 
-def window_indices(
-    lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device: torch.device
-) -> torch.Tensor:
+def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device) -> torch.Tensor:
     """Cuts every row into windows.
 
     With `wrap`, the filled-up row is rolled left by `shift` first, so that its last window also holds its first tokens.
@@ -373,7 +371,7 @@ def attention_windows(rows: Rows, window: int, shift: int, fixed: bool, device: 
     indices = window_indices(rows.lengths, window, shift, rows.real is None, device)
     if rows.real is None:
         return [(indices, None)]
-    real = rows.real[indices]
+    real = rows.real.to(device)[indices]
     if fixed:  # an empty window attends to itself: a softmax over nothing would be NaN
         return [(indices, real | ~real.any(1, keepdim=True))]
     whole = real.all(1)
@@ -398,10 +396,10 @@ def split_windows(windows: Windows) -> Windows:
     return pieces
 
 
-def pairs_to_merge(rows: Rows, device: torch.device) -> torch.Tensor:
-    """Which tokens merge: indices (M, 2), T for the missing half of an odd row and for tokens that do not count."""
-    pairs = window_indices(rows.lengths, 2, 0, True, device)
-    return pairs if rows.real is None else pairs.masked_fill(~rows.real[pairs], sum(rows.lengths))
+def real_indices(rows: Rows, window: int, device: torch.device) -> torch.Tensor:
+    """Cuts every row into windows without a shift: indices (n, W), T for tokens that do not count as well."""
+    indices = window_indices(rows.lengths, window, 0, True, device)
+    return indices if rows.real is None else indices.masked_fill(~rows.real.to(device)[indices], sum(rows.lengths))
 
 
 def merged_rows(rows: Rows) -> Rows:
@@ -409,16 +407,13 @@ def merged_rows(rows: Rows) -> Rows:
     lengths = tuple(-(-length // 2) for length in rows.lengths)
     if rows.real is None:
         return Rows(lengths, None)
-    real = rows.real[window_indices(rows.lengths, 2, 0, True, rows.real.device)]
+    real = real_indices(rows, 2, rows.real.device) < sum(rows.lengths)
     return Rows(lengths, F.pad(real.any(1), (0, 1)))
 
 
 def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
     """(T + 1, D) -> (B, N, D) with zeros where there is no real token."""
-    indices = window_indices(rows.lengths, length, 0, True, tokens.device)
-    if rows.real is not None:
-        indices = indices.masked_fill(~rows.real[indices], sum(rows.lengths))
-    return F.embedding(indices, tokens)
+    return F.embedding(real_indices(rows, length, tokens.device), tokens)
 
 
 def pack(hidden_states: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -474,7 +469,13 @@ def look_ups_pay(tokens: int, vocabulary: int) -> bool:
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
     plain = type(module) in (nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
-    return plain and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return plain and not (any(hooks) or "forward" in vars(module))
+
+
+def is_loaded(parameter: torch.Tensor) -> bool:
+    """Whether the value came from a checkpoint (transformers 5 marks it so), and is not to be initialised."""
+    return getattr(parameter, "_is_hf_initialized", False)
 
 
 def check_input(input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor], config: ByteFormerConfig) -> None:
@@ -616,14 +617,15 @@ class ByteFormerLayer(GradientCheckpointingLayer):
             Tokens after the layer, and the attention probabilities (n, A, W, W) if asked for.
         """
         windows = attention_windows(rows, self.window, self.shift, output_attentions or is_tracing(), tokens.device)
-        updated, attentions = torch.zeros_like(tokens), []
+        # Every token is in one window, but for those that masking leaves out: they become zero.
+        updated, attentions = torch.empty_like(tokens) if rows.real is None else torch.zeros_like(tokens), []
         for indices, real in split_windows(windows) if works_in_chunks() else windows:
             hidden_states, probabilities = self.block(F.embedding(indices, tokens), real, output_attentions)
             updated.index_copy_(0, indices.flatten(), hidden_states.flatten(0, 1).to(tokens.dtype))
             attentions.append(probabilities)
         updated[-1] = 0  # what sticks out of a row was written there
         if self.downsample is not None:
-            updated = self.downsample(updated, pairs_to_merge(rows, tokens.device))
+            updated = self.downsample(updated, real_indices(rows, 2, tokens.device))
         if not output_attentions:
             return updated, None
         return updated, attentions[0] if len(attentions) == 1 else torch.cat(attentions)
@@ -670,7 +672,7 @@ class ByteFormerEmbeddings(nn.Module):
         return tokens.to(self.position_embeddings.dtype)
 
     def tables(self) -> torch.Tensor:
-        """(V * k, D): row v * k + j is what byte v adds to a token at tap j. In float32, for a sum of k of them follows."""
+        """(V * k, D): row v * k + j is what byte v adds to a token at tap j. In float32: k of them are added up."""
         with torch.autocast(self.byte_embeddings.weight.device.type, enabled=False):
             weight = self.byte_embeddings.weight.float()
             weight = torch.cat([weight[:-1], weight[-1:].detach()])  # padding is never trained
@@ -761,11 +763,6 @@ class ByteFormerPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
         return self.get_input_embeddings()
 
 
-def is_loaded(parameter: torch.Tensor) -> bool:
-    """Whether the value came from a checkpoint (transformers 5 marks it so), and is not to be initialised."""
-    return getattr(parameter, "_is_hf_initialized", False)
-
-
 class ByteFormerModel(ByteFormerPreTrainedModel):
     """ByteFormer without a head.
 
@@ -817,22 +814,21 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
                 contradicts the padding.
         """
         refuse_keywords(self.forward, kwargs)
-        given = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-        given = {name: getattr(self.config, name) if value is None else value for name, value in given.items()}
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return_dict = self.config.return_dict if return_dict is None else return_dict
-        kept_states = hidden_states_to_keep(given["output_hidden_states"], len(self.encoder.layers) + 1)
+        kept_states = hidden_states_to_keep(output_hidden_states, len(self.encoder.layers) + 1)
 
         byte_ids, real_bytes = self._read(input_ids, attention_mask)
         rows, length = self._rows(byte_ids, real_bytes)
         tokens = self.embeddings(byte_ids, rows)
-        encoded = self.encoder(tokens, rows, length, given["output_attentions"], kept_states)
-        hidden_states, rows, states, attentions = encoded
+        hidden_states, rows, states, attentions = self.encoder(tokens, rows, length, output_attentions, kept_states)
         last_hidden_state, pooler_output = self._pool(hidden_states, rows)
         output = BaseModelOutputWithPooling(
             last_hidden_state=last_hidden_state,
             pooler_output=pooler_output,
             hidden_states=states if kept_states else None,
-            attentions=attentions if given["output_attentions"] else None,
+            attentions=attentions if output_attentions else None,
         )
         return output if return_dict else output.to_tuple()
 
@@ -861,10 +857,8 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
             return Rows((length,) * batch, F.pad(real.flatten(), (0, 1))), length
         numbers = torch.arange(1, length + 1, device=real.device)
         rows = Rows(tuple((real * numbers).amax(1).tolist()), None)  # up to the last real token
-        if min(rows.lengths) == 0:
-            raise ValueError(
-                f"every row of input_ids needs a byte, got only padding in row {rows.lengths.index(0)}"
-            )
+        empty = rows.lengths.index(0) if 0 in rows.lengths else None
+        require(empty is None, "every row of input_ids needs a byte, got only padding in row {}", empty)
         real = take(real, places_of(rows, length, real.device))
         return Rows(rows.lengths, F.pad(real, (0, 1))), length
 
@@ -873,8 +867,7 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         hidden_states = self.layernorm(hidden_states)
         if rows.real is None:
             return hidden_states, hidden_states.mean(1)
-        indices = window_indices(rows.lengths, hidden_states.shape[1], 0, True, hidden_states.device)
-        real = rows.real[indices][..., None]
+        real = real_indices(rows, hidden_states.shape[1], hidden_states.device)[..., None] < sum(rows.lengths)
         hidden_states = hidden_states.masked_fill(~real, 0)
         return hidden_states, hidden_states.sum(1) / real.sum(1).clamp(min=1)
 

@@ -11,7 +11,10 @@ from .modeling_llava_vit import (
     LlavaViTForImageClassification,
     LlavaViTForVideoClassification,
     LlavaViTModel,
+    LlavaViTModelOutput,
     LlavaViTPreTrainedModel,
+    pack,
+    unpack,
 )
 from .video_processing_llava_vit import LlavaViTVideoProcessor
 
@@ -25,6 +28,9 @@ __all__ = [
     "LlavaViTForImageClassification",
     "LlavaViTForVideoClassification",
     "LlavaViTModel",
+    "LlavaViTModelOutput",
     "LlavaViTPreTrainedModel",
     "LlavaViTVideoProcessor",
+    "pack",
+    "unpack",
 ]

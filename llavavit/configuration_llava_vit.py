@@ -28,6 +28,11 @@ class LlavaViTConfig(PretrainedConfig):
         rope_temporal_size (`int`): Frames of the grid on which `visible_indices` may name places beyond the pixels.
         use_head (`bool`): Whether the post-norm and the pooling head exist.
         max_visible_patches (`int`): How many patches a residual signal given as `visible_indices` keeps at most.
+        frame_windows_size (`int`): Frames that attend to one another in a longer whole video; 0 for all. The vision towers
+            of LLaVA-OneVision-2 have 4.
+        out_hidden_size (`int`, *optional*): Width of `merged_states`, the tokens of a language model, which a merger makes
+            of blocks of patches. None for a model without merger.
+        spatial_merge_size (`int`): Side m of the merger's blocks, in patches.
         out_features (`list[str]`, *optional*): For `LlavaViTBackbone`: the stages whose feature maps it gives, of "stem",
             "stage1", "stage2", ...
         out_indices (`list[int]`, *optional*): The same by number, 0 for the stem, from the end where negative. Without
@@ -62,6 +67,9 @@ class LlavaViTConfig(PretrainedConfig):
         rope_temporal_size=64,
         use_head=True,
         max_visible_patches=2048,
+        frame_windows_size=0,
+        out_hidden_size=None,
+        spatial_merge_size=2,
         out_features=None,
         out_indices=None,
         **kwargs,
@@ -83,6 +91,9 @@ class LlavaViTConfig(PretrainedConfig):
         self.rope_temporal_size = rope_temporal_size
         self.use_head = use_head
         self.max_visible_patches = max_visible_patches
+        self.frame_windows_size = frame_windows_size
+        self.out_hidden_size = out_hidden_size
+        self.spatial_merge_size = spatial_merge_size
         self.out_features = out_features
         self.out_indices = out_indices
         self.check_values()
@@ -143,9 +154,10 @@ class LlavaViTConfig(PretrainedConfig):
         The models call it as well: `from_pretrained(folder, hidden_size=...)` sets attributes after construction.
         """
         for name in _POSITIVE_INTEGERS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            _check_integer(name, getattr(self, name), 1, "a positive integer")
+        _check_integer("frame_windows_size", self.frame_windows_size, 0, "an integer, 0 for no windows")
+        if self.out_hidden_size is not None:
+            _check_integer("out_hidden_size", self.out_hidden_size, 1, "a positive integer or None")
         self._check_head_dim()
         self.stages()
         if self.layer_norm_type not in ("layer_norm", "rms_norm"):
@@ -169,6 +181,11 @@ class LlavaViTConfig(PretrainedConfig):
             )
 
 
+def _check_integer(name, value, least, accepted):
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be {accepted}, got {value!r}")
+
+
 _POSITIVE_INTEGERS = (
     "hidden_size",
     "intermediate_size",
@@ -179,6 +196,7 @@ _POSITIVE_INTEGERS = (
     "patch_size",
     "rope_temporal_size",
     "max_visible_patches",
+    "spatial_merge_size",
 )
 _NUMBERS = {
     "layer_norm_eps": (lambda value: 0 < value < float("inf"), "a positive number, such as 1e-6"),

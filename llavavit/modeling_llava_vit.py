@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LLaVA-ViT: a vision transformer for images, video, and sparse selections of video patches.
+"""LLaVA-ViT: a vision transformer for images, video, sparse selections of video patches, and packs of all of them.
 
 Public successor: OneVision-Encoder, arXiv 2602.08683; its published weights load here unchanged. The file stands alone:
 torch, transformers and its configuration are all it needs.
@@ -15,14 +15,16 @@ Deliberate oddities. They match the released weights; do not fix them, see the t
    (test_llava_vit_outputs.py::test_last_hidden_state_entry_is_before_post_norm).
 
 Shape letters: B batch, C channels, T frames, H x W pixels, p patch size, h = H/p, w = W/p, L = T*h*w patches, N visible
-patches, D hidden size, A heads, d = D/A head dim, M intermediate size.
+patches, D hidden size, A heads, d = D/A head dim, M intermediate size; of a pack P patches in all and S samples.
 """
 
 import copy
 import difflib
 import inspect
+from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
+from itertools import accumulate, groupby
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from torch import nn
@@ -83,7 +85,7 @@ def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
     for name in keywords:
         if name not in UNUSED_KEYWORDS:
             known = [known for known in inspect.signature(forward).parameters if known != "kwargs"]
-            close = difflib.get_close_matches(name, known, 1)
+            close = difflib.get_close_matches(name, known, 1, cutoff=0.8)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}; {hint}")
 
@@ -291,6 +293,38 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) 
 
 # --- End of what the two files share ---
 
+try:
+    from flash_attn import flash_attn_varlen_func
+except ImportError:
+    flash_attn_varlen_func = None
+
+Numbers = Union[torch.Tensor, Sequence[int], Sequence[Sequence[int]]]
+
+
+@dataclass
+class LlavaViTModelOutput(BaseModelOutputWithPooling):
+    """As BaseModelOutputWithPooling, and `merged_states` of a model with a merger, (B, N/m^2, out) or (P/m^2, out)."""
+
+    merged_states: Optional[torch.FloatTensor] = None
+
+
+class Patches(NamedTuple):
+    """What one call encodes.
+
+    pixel_values: (B, C, T, H, W), or flat patches (P, C*p*p) of a pack.
+    indices: (B, N), which patches of the pixels; None for all.
+    positions: (B or 1, N, 3) or (P, 3), the (t, row, column) of each.
+    lengths: Patches of each sample of a pack; None for pixels.
+    runs: Lengths of runs of consecutive tokens, each of which attends to itself alone; None where all tokens of a sample
+        of (B, N) attend to one another.
+    """
+
+    pixel_values: torch.Tensor
+    indices: Optional[torch.Tensor]
+    positions: torch.Tensor
+    lengths: Optional[Tuple[int, ...]] = None
+    runs: Optional[Tuple[int, ...]] = None
+
 
 def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, patch_size: int) -> torch.Tensor:
     """(B, C, H, W) or (B, C, T, H, W), floating point, in whole patches -> (B, C, T, H, W); else ValueError."""
@@ -342,6 +376,66 @@ def check_patch_positions(patch_positions: torch.Tensor, *expected: int) -> None
     require(tuple(patch_positions.shape) == expected, rule, expected, tuple(patch_positions.shape))
     real = not (patch_positions.is_complex() or patch_positions.dtype == torch.bool)
     require(real, "patch_positions must be integers or floating point, got {}", patch_positions.dtype)
+
+
+def rows_of_numbers(name: str, rows: Numbers, width: Optional[int]) -> list:
+    """Integers of shape (n,), or (n, width), as lists; a tensor or lists already, as a recorded graph needs them."""
+    expected = "integers of shape (n,)" if width is None else f"integers of shape (n, {width})"
+    readable = not isinstance(rows, torch.Tensor) or not rows.is_meta
+    require(readable, "{} must hold values, got a tensor on the meta device", name)
+    found = rows.tolist() if isinstance(rows, torch.Tensor) else rows
+    fits = isinstance(found, (list, tuple)) and len(found) > 0
+    if fits and width is not None:
+        fits = all(isinstance(row, (list, tuple)) and len(row) == width for row in found)
+    numbers = found if not fits or width is None else [number for row in found for number in row]
+    fits = fits and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    require(fits, "{} must be {}, got {}", name, expected, rows)
+    return list(found)
+
+
+def sample_grids(grid_thw: Numbers) -> List[Tuple[int, int, int]]:
+    """Frames, rows and columns of patches of each sample; ValueError unless (S, 3) positive integers."""
+    grids = [tuple(grid) for grid in rows_of_numbers("grid_thw", grid_thw, 3)]
+    for number, grid in enumerate(grids):
+        require(min(grid) > 0, "grid_thw must hold positive numbers, got {} for sample {}", grid, number)
+    return grids
+
+
+def sample_lengths(grid_thw: Optional[Numbers], cu_seqlens: Optional[Numbers]) -> Optional[Tuple[int, ...]]:
+    """Patches of each sample of a pack; None where there is none."""
+    if grid_thw is None and cu_seqlens is None:
+        return None
+    require(grid_thw is None or cu_seqlens is None, "grid_thw and cu_seqlens exclude each other, got both")
+    if cu_seqlens is None:
+        return tuple(frames * rows * columns for frames, rows, columns in sample_grids(grid_thw))
+    sums = rows_of_numbers("cu_seqlens", cu_seqlens, None)
+    require(sums[0] == 0 and len(sums) > 1, "cu_seqlens must start with 0 and hold S + 1 prefix sums, got {}", sums)
+    lengths = tuple(after - before for before, after in zip(sums, sums[1:]))
+    require(min(lengths) > 0, "cu_seqlens must rise, every sample has a patch; got {}", sums)
+    return lengths
+
+
+def check_packed_pixels(pixel_values: Optional[torch.Tensor], lengths: Tuple[int, ...], width: int) -> None:
+    """Raises ValueError unless (P, C*p*p), floating point, P the sum of the samples' lengths."""
+    kind = type(pixel_values).__name__
+    require(isinstance(pixel_values, torch.Tensor), "pixel_values must be a torch.Tensor, got {}", kind)
+    fits = pixel_values.dim() == 2 and pixel_values.shape[1] == width and pixel_values.is_floating_point()
+    require(fits, "pixel_values of a pack must be floating point (P, C*p*p) = (P, {}), got {}", width, pixel_values)
+    total = pixel_values.shape[0]
+    require(sum(lengths) == total, "the samples of the pack have {} patches, pixel_values {}", sum(lengths), total)
+
+
+def check_blocks(positions: torch.Tensor, lengths: Sequence[int], side: int) -> None:
+    """Raises ValueError unless positions (..., N, 3) come in blocks of side x side patches, row by row, whole in each sample."""
+    way_out = "order patches in blocks, as pack() does, or load the model with out_hidden_size=None for the encoder alone"
+    whole = all(length % side**2 == 0 for length in lengths)
+    require(whole, "merged_states join {0} x {0} patches: a sample of {1} has none left over; {2}", side, tuple(lengths), way_out)
+    if has_values(positions):
+        blocks = positions.unflatten(-2, (-1, side**2))
+        places = torch.arange(side**2, device=positions.device)
+        inside = torch.stack((0 * places, places // side, places % side), dim=-1)
+        fits = bool((blocks - blocks[..., :1, :] == inside).all())
+        require(fits, "merged_states join {0} x {0} neighbours, which these patches are not; {1}", side, way_out)
 
 
 def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_places: int) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -409,6 +503,28 @@ def cut_patches(pixel_values: torch.Tensor, patch_size: int, indices: Optional[t
     return grid[sample, :, frame, row, :, column].flatten(2)
 
 
+def grid_positions(frames: int, rows: int, columns: int, side: int = 1, device=None) -> torch.Tensor:
+    """(t, row, column) of a grid's patches, (T*h*w, 3): row by row, or in blocks of side x side, row by row inside."""
+    index = torch.arange(frames * rows * columns, device=device)
+    positions = torch.stack(split_indices(index, rows, columns), dim=-1)
+    if side == 1:
+        return positions
+    blocks = positions.unflatten(0, (frames, rows // side, side, columns // side, side))
+    return blocks.transpose(2, 3).flatten(0, 4)  # (T, h/m, m, w/m, m, 3) -> (T, h/m, w/m, m, m, 3)
+
+
+def attention_runs(grids: Sequence[Tuple[int, int, int]], window: int) -> Tuple[int, ...]:
+    """Lengths of the runs that attend to themselves: of each sample `window` frames at a time and the rest, all for 0.
+
+    Of 6 frames of 2 x 2 patches in windows of 4: (16, 8).
+    """
+    runs: List[int] = []
+    for frames, rows, columns in grids:
+        step = window or frames
+        runs += [min(step, frames - start) * rows * columns for start in range(0, frames, step)]
+    return tuple(runs)
+
+
 def split_indices(indices: torch.Tensor, rows: int, columns: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Frame, row and column of each patch index, all shaped as `indices`."""
     frame = torch.div(indices, rows * columns, rounding_mode="floor")
@@ -460,6 +576,34 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     return rotated
 
 
+def attend_in_runs(module, query, key, value, runs: Tuple[int, ...], output_attentions: bool = False):
+    """Attention of every run of consecutive tokens to itself: work and memory are the sum of their squares.
+
+    Args:
+        module: As for `attend`.
+        query, key, value: (P, A, d).
+        runs: Lengths, P in all. Neighbours of one length go into one call.
+
+    Returns:
+        (P, A, d) and the (A, n, n) probabilities of every run, or None.
+    """
+    if attention_backend(module.config, query, output_attentions=output_attentions) == "flash_attention_2":
+        bounds = torch.tensor([0, *accumulate(runs)], dtype=torch.int32, device=query.device)
+        dropout = module.dropout if module.training else 0.0
+        sizes = (bounds, bounds, max(runs), max(runs))
+        return flash_attn_varlen_func(query, key, value, *sizes, dropout_p=dropout, softmax_scale=module.scaling, causal=False), None
+    outputs, probabilities, start = [], [], 0
+    for length, group in groupby(runs):
+        shape = (len(list(group)), length)
+        stop = start + shape[0] * length
+        parts = (x[start:stop].unflatten(0, shape).transpose(1, 2) for x in (query, key, value))  # (runs, A, n, d)
+        output, found = attend(module, *parts, output_attentions=output_attentions)
+        outputs.append(output.flatten(0, 1))
+        probabilities += [] if found is None else found.unbind()
+        start = stop
+    return torch.cat(outputs), tuple(probabilities) if output_attentions else None
+
+
 class LlavaViTRMSNorm(nn.Module):
     """Root-mean-square norm with a weight, computed in float32."""
 
@@ -501,8 +645,9 @@ class LlavaViTEmbeddings(nn.Module):
         self.patch_embedding = LlavaViTPatchEmbedding(config)
 
     def forward(self, pixel_values: torch.Tensor, indices: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """(B, C, T, H, W), patch indices (B, N) or None for all -> (B, N, D)."""
-        return self.patch_embedding(cut_patches(pixel_values, self.patch_size, indices))
+        """(B, C, T, H, W), patch indices (B, N) or None for all -> (B, N, D); patches (P, C*p*p) -> (P, D)."""
+        packed = pixel_values.dim() == 2
+        return self.patch_embedding(pixel_values if packed else cut_patches(pixel_values, self.patch_size, indices))
 
 
 class LlavaViTAttention(nn.Module):
@@ -521,41 +666,28 @@ class LlavaViTAttention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, output_attentions: bool = False
-    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """(B, N, D); cos, sin (B or 1, N, 1, d) -> (B, N, D); probabilities (B, A, N, N) where asked for, else None."""
+        self,
+        hidden_states: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        output_attentions: bool = False,
+        runs: Optional[Tuple[int, ...]] = None,
+    ) -> Tuple[torch.Tensor, Union[torch.Tensor, Tuple[torch.Tensor, ...], None]]:
+        """(B, N, D); cos, sin (B or 1, N, 1, d) -> (B, N, D); probabilities (B, A, N, N) where asked for, else None.
+
+        With the lengths of `runs`, of (P, D) or (B, N, D): each run of n tokens attends to itself, probabilities (A, n, n).
+        """
         heads = (-1, self.head_dim)
         query = apply_rotary(self.q_proj(hidden_states).unflatten(-1, heads), cos, sin)
         key = apply_rotary(self.k_proj(hidden_states).unflatten(-1, heads), cos, sin)
         value = self.v_proj(hidden_states).unflatten(-1, heads)
-        query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, A, d) -> (B, A, N, d)
-        if key.device.type == "cpu":
-            # Every block of queries reads all keys and values. As views of (B, N, A, d) their rows lie D apart, often a
-            # multiple of 4 KiB that collides in the cache; packed, attention takes a sixth less time.
-            key, value = key.contiguous(), value.contiguous()
-        output, probabilities = attend(self, query, key, value, output_attentions=output_attentions)
-        return self.out_proj(output.flatten(2)), probabilities
-
-
-# Allocations above 32 MiB come fresh from the kernel at each call, and zeroing their pages costs about as much as the
-# activation function; below, the allocator hands the same memory out again.
-CHUNK_BYTES = 16 * 2**20
-
-
-def rows_per_chunk(hidden_states: torch.Tensor, width: int) -> Optional[int]:
-    """How many tokens the MLP takes at a time, so that its intermediates stay small; None for all at once.
-
-    Only in inference on the CPU: training keeps the intermediates anyway, and a GPU has its own memory pool.
-    """
-    if torch.is_grad_enabled() or hidden_states.device.type != "cpu" or not has_values(hidden_states):
-        return None
-    rows = max(1, CHUNK_BYTES // (width * hidden_states.element_size()))
-    return rows if rows < hidden_states.numel() // hidden_states.shape[-1] else None
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether hooks on a module's parts are handed what goes in or comes out; they expect all tokens in one call."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.children())
+        if runs is None:
+            parts = (x.transpose(1, 2) for x in (query, key, value))  # (B, N, A, d) -> (B, A, N, d)
+            output, probabilities = attend(self, *parts, output_attentions=output_attentions)
+        else:
+            parts = (x.flatten(0, -3) for x in (query, key, value))
+            output, probabilities = attend_in_runs(self, *parts, runs, output_attentions)
+        return self.out_proj(output.reshape(hidden_states.shape)), probabilities
 
 
 class LlavaViTMLP(nn.Module):
@@ -570,11 +702,7 @@ class LlavaViTMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        rows = rows_per_chunk(hidden_states, self.fc1.out_features)
-        if rows is None or is_watched(self):
-            return self.fc2(self.activation_fn(self.fc1(hidden_states)))
-        chunks = hidden_states.flatten(0, -2).split(rows)
-        return torch.cat([self.fc2(self.activation_fn(self.fc1(chunk))) for chunk in chunks]).view_as(hidden_states)
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
 
 class LlavaViTEncoderLayer(GradientCheckpointingLayer):
@@ -587,10 +715,8 @@ class LlavaViTEncoderLayer(GradientCheckpointingLayer):
         self.layer_norm2 = make_norm(config)
         self.mlp = LlavaViTMLP(config)
 
-    def forward(
-        self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, output_attentions: bool = False
-    ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        attended, probabilities = self.self_attn(self.layer_norm1(hidden_states), cos, sin, output_attentions)
+    def forward(self, hidden_states, cos, sin, output_attentions=False, runs=None):
+        attended, probabilities = self.self_attn(self.layer_norm1(hidden_states), cos, sin, output_attentions, runs)
         hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.layer_norm2(hidden_states)), probabilities
 
@@ -610,13 +736,14 @@ class LlavaViTEncoder(nn.Module):
         sin: torch.Tensor,
         output_hidden_states: Union[bool, int, Sequence[int]] = False,
         output_attentions: bool = False,
+        runs: Optional[Tuple[int, ...]] = None,
     ) -> BaseModelOutput:
-        """Pre-normed tokens (B, N, D); cos, sin (B or 1, N, 1, d) -> what `LlavaViTModel` returns before the post-norm."""
+        """Pre-normed tokens (B, N, D) or (P, D) and as `LlavaViTAttention` -> the model's outputs before the post-norm."""
         keep = hidden_states_to_keep(output_hidden_states, len(self.layers) + 1)
         collected = [hidden_states if 0 in keep else None]
         attentions = []
         for number, layer in enumerate(self.layers, start=1):
-            hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions)
+            hidden_states, probabilities = layer(hidden_states, cos, sin, output_attentions, runs)
             collected.append(hidden_states if number in keep else None)
             attentions.append(probabilities)
         return BaseModelOutput(
@@ -640,18 +767,26 @@ class LlavaViTProbeAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * config.hidden_size))
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, probe: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """(1, 1, D), (B, N, D) -> (B, D)."""
+    def forward(self, probe: torch.Tensor, tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]] = None) -> torch.Tensor:
+        """(1, 1, D), (B, N, D) -> (B, D); tokens (P, D) of samples of these lengths -> (S, D)."""
         heads = (self.num_heads, self.head_dim)
         query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
         query_bias, _, value_bias = self.in_proj_bias.chunk(3)
         query = F.linear(probe.flatten(), query_weight, query_bias).unflatten(0, heads) * self.head_dim**-0.5
         folded = torch.matmul(query[:, None, :], key_weight.unflatten(0, heads)).squeeze(1)  # (A, d) -> (A, D)
         scores = F.linear(tokens, folded)  # (B, N, D) -> (B, N, A)
-        probabilities = F.softmax(scores, dim=1, dtype=torch.float32).to(tokens.dtype)
-        averaged = torch.matmul(probabilities.transpose(1, 2), tokens)  # (B, A, N) x (B, N, D) -> (B, A, D)
+        if lengths is None:
+            averaged = self.average(scores, tokens)
+        else:
+            samples = zip(scores.split(lengths), tokens.split(lengths))
+            averaged = torch.stack([self.average(*sample) for sample in samples])
         values = torch.einsum("bad,aed->bae", averaged, value_weight.unflatten(0, heads))  # (B, A, D) -> (B, A, d)
         return self.out_proj(values.flatten(1) + value_bias)
+
+    def average(self, scores: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., N, A), (..., N, D) -> (..., A, D)."""
+        probabilities = F.softmax(scores, dim=-2, dtype=torch.float32).to(tokens.dtype)
+        return torch.matmul(probabilities.transpose(-2, -1), tokens)
 
 
 class LlavaViTPoolingHead(nn.Module):
@@ -664,11 +799,121 @@ class LlavaViTPoolingHead(nn.Module):
         self.norm = LlavaViTRMSNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = LlavaViTMLP(config)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, N, D), post-normed -> (B, D)."""
-        attended = self.attention(self.probe, tokens)
+    def forward(self, tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]] = None) -> torch.Tensor:
+        """(B, N, D), post-normed -> (B, D); (P, D) of samples of these lengths -> (S, D)."""
+        attended = self.attention(self.probe, tokens, lengths)
         # Oddity 3: the branch starts at the attended probe, not at the probe.
         return attended + self.mlp(self.norm(attended))
+
+
+class LlavaViTMerger(nn.Module):
+    """Joins blocks of m x m patches into the tokens of a language model."""
+
+    def __init__(self, config: LlavaViTConfig):
+        super().__init__()
+        self.block = config.spatial_merge_size**2
+        width = config.hidden_size * self.block
+        self.ln_q = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.out_hidden_size))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(..., N, D), every m*m consecutive tokens a block -> (..., N/m^2, out)."""
+        return self.mlp(self.ln_q(hidden_states).unflatten(-2, (-1, self.block)).flatten(-2))
+
+
+def choose_patches(config: LlavaViTConfig, pixel_values: torch.Tensor, visible_indices: Optional[torch.Tensor]):
+    """The (B, N) int64 indices of the patches to encode and their places on the grid, or None and None for all."""
+    if visible_indices is None:
+        return None, None
+    kind = type(visible_indices).__name__
+    require(isinstance(visible_indices, torch.Tensor), "visible_indices must be a torch.Tensor, got {}", kind)
+    visible_indices = visible_indices.to(pixel_values.device)
+    if visible_indices.dim() == 5:
+        check_residual(visible_indices, pixel_values)
+        indices = indices_from_residual(visible_indices, config.patch_size, config.max_visible_patches)
+        return indices, indices
+    check_visible_indices(visible_indices, pixel_values.shape[0])
+    frames, height, width = pixel_values.shape[2:]
+    patches = (height // config.patch_size) * (width // config.patch_size)
+    return indices_and_places(visible_indices, frames * patches, config.rope_temporal_size * patches)
+
+
+def pack(
+    config: LlavaViTConfig,
+    samples: Sequence[torch.Tensor],
+    visible_indices: Optional[Sequence[Optional[torch.Tensor]]] = None,
+    patch_positions: Optional[Sequence[Optional[torch.Tensor]]] = None,
+) -> Dict[str, torch.Tensor]:
+    """Packs images and videos of any sizes into one input of the models.
+
+    Args:
+        config: Of the model. With a merger patches are ordered in its blocks.
+        samples: Images (C, H, W) and videos (C, T, H, W), or a batch of them; H and W multiples of p.
+        visible_indices: For each sample None for all its patches, (N,) indices, or a residual (1, T, H, W): as
+            `LlavaViTModel.forward` takes them, without the batch.
+        patch_positions: For each sample None, or (N, 3), the (t, row, column) of its visible patches in their order.
+
+    Returns:
+        Keywords of `forward`: `pixel_values` (P, C*p*p), `patch_positions` (P, 3), and `grid_thw` (S, 3), or `cu_seqlens`
+        (S + 1,) where a sample is a selection.
+
+    Raises:
+        ValueError: A sample or what is said about it does not fit; the message has its number.
+    """
+    count = len(samples)
+    require(count > 0, "pack() needs at least one sample, got none")
+    chosen = [None] * count if visible_indices is None else visible_indices
+    places = [None] * count if patch_positions is None else patch_positions
+    for name, given in (("visible_indices", chosen), ("patch_positions", places)):
+        require(len(given) == count, "{} must have an entry for each of {} samples, got {}", name, count, len(given))
+    parts = []
+    for number in range(count):
+        try:
+            parts.append(pack_sample(config, samples[number], chosen[number], places[number]))
+        except ValueError as error:
+            raise ValueError(f"sample {number}: {error}") from None
+    patches, positions, grids = zip(*parts)
+    packed = {"pixel_values": torch.cat(patches), "patch_positions": torch.cat(positions)}
+    if all(indices is None for indices in chosen):
+        return {**packed, "grid_thw": torch.tensor(grids)}
+    return {**packed, "cu_seqlens": torch.tensor([0, *accumulate(len(sample) for sample in patches)])}
+
+
+def pack_sample(config: LlavaViTConfig, sample: torch.Tensor, visible_indices, patch_positions):
+    """One sample of `pack` -> patches (N, C*p*p), positions (N, 3), grid (T, h, w)."""
+    dims = getattr(sample, "ndim", None)
+    require(isinstance(sample, torch.Tensor) and dims in (3, 4), "a sample must be an image (C, H, W) or a video (C, T, H, W), got {}", sample)
+    pixel_values = check_pixel_values(sample[None], config.num_channels, config.patch_size)
+    frames, height, width = pixel_values.shape[2:]
+    grid = (frames, height // config.patch_size, width // config.patch_size)
+    if visible_indices is None:
+        side = 1 if config.out_hidden_size is None else config.spatial_merge_size
+        fits = grid[1] % side == 0 and grid[2] % side == 0
+        require(fits, "merged_states join {0} x {0} patches, into which {1} x {2} do not divide", side, *grid[1:])
+        positions = grid_positions(*grid, side, sample.device)[None]
+        indices = (positions[..., 0] * grid[1] + positions[..., 1]) * grid[2] + positions[..., 2]
+    else:
+        indices, places = choose_patches(config, pixel_values, visible_indices[None])
+        positions = torch.stack(split_indices(places, *grid[1:]), dim=-1)
+    if patch_positions is not None:
+        check_patch_positions(patch_positions, indices.shape[1], 3)
+        positions = patch_positions.to(sample.device)[None]
+    return cut_patches(pixel_values, config.patch_size, indices)[0], positions[0], grid
+
+
+def unpack(states: torch.Tensor, packed: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
+    """Splits tokens of a pack, (P, ...) or merged (P/m^2, ...), into one tensor for each sample.
+
+    Args:
+        states: `last_hidden_state`, an entry of `hidden_states`, or `merged_states`.
+        packed: What `pack` returned.
+    """
+    lengths = sample_lengths(packed.get("grid_thw"), packed.get("cu_seqlens"))
+    require(lengths is not None, "packed must hold grid_thw or cu_seqlens, got {}", sorted(packed))
+    joined, rest = divmod(sum(lengths), max(1, states.shape[0]))
+    fits = rest == 0 and all(length % max(1, joined) == 0 for length in lengths)
+    require(fits, "states must have the {} patches of the pack in dimension 0, or blocks of them, got {}", sum(lengths), states)
+    return list(states.split([length // joined for length in lengths]))
 
 
 class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
@@ -679,7 +924,7 @@ class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _can_record_outputs = {"hidden_states": LlavaViTEncoderLayer, "attentions": LlavaViTAttention}
-    _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
+    _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead", "LlavaViTMerger"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -703,6 +948,14 @@ class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         getattr(self, self.base_model_prefix, self).embeddings.patch_embedding = value
 
+    def pack(self, samples, visible_indices=None, patch_positions=None) -> Dict[str, torch.Tensor]:
+        """See the function `pack`: images and videos of any sizes to the keywords of one forward."""
+        return pack(self.config, samples, visible_indices, patch_positions)
+
+    def unpack(self, states: torch.Tensor, packed: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
+        """See the function `unpack`: tokens of a pack to one tensor for each sample."""
+        return unpack(states, packed)
+
 
 class LlavaViTModel(LlavaViTPreTrainedModel):
     """The LLaVA-ViT encoder, with its pooling head where the configuration has one.
@@ -724,6 +977,7 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         self.encoder = LlavaViTEncoder(config)
         self.layernorm_post = make_norm(config) if config.use_head else None
         self.head = LlavaViTPoolingHead(config) if config.use_head else None
+        self.merger = LlavaViTMerger(config) if config.out_hidden_size is not None else None
         self.post_init()
 
     def forward(
@@ -734,17 +988,25 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         output_attentions: Optional[bool] = None,
         output_hidden_states: Union[bool, int, Sequence[int], None] = None,
         return_dict: Optional[bool] = None,
+        grid_thw: Optional[Numbers] = None,
+        cu_seqlens: Optional[Numbers] = None,
         **kwargs,
-    ) -> Union[tuple, BaseModelOutputWithPooling]:
-        """Encodes images or video.
+    ) -> Union[tuple, LlavaViTModelOutput]:
+        """Encodes images, video, or a pack of both.
 
         Args:
-            pixel_values: (B, C, H, W) images or (B, C, T, H, W) video, floating point, H and W multiples of p.
+            pixel_values: (B, C, H, W) images or (B, C, T, H, W) video, floating point, H and W multiples of p. Or a pack as
+                `pack` makes it: the flat patches (P, C*p*p) of all samples one after the other, C before row and column.
             visible_indices: Which patches to encode. None: all L, ordered by frame, row, column. (B, N) integers in
                 [0, L): these, in the order given (L of them, some beyond L: all patches, in places on a grid of
                 `config.rope_temporal_size` frames). (B, 1, T, H, W): a residual signal, of which the
                 `config.max_visible_patches` patches with the largest sum of |residual| are kept, in ascending order.
-            patch_positions: (B, N, 3), the (t, row, column) of each visible patch, in place of its place in the input.
+            patch_positions: (B, N, 3), the (t, row, column) of each visible patch, in place of its place in the input. Of a
+                pack (P, 3).
+            grid_thw: (S, 3) integers, frames, rows and columns of patches of each sample of a pack of whole samples. More
+                than `config.frame_windows_size` frames attend to one another within runs of so many, if that is not 0; so
+                do those of a video (B, C, T, H, W).
+            cu_seqlens: (S + 1,) integers, in place of `grid_thw` where samples are selections: prefix sums of their patches.
             output_attentions: Whether to return the attention probabilities; computed by the eager backend.
             output_hidden_states: Whether to return the pre-normed tokens and each block's output, or the numbers of those
                 to return: [2, -1] for the second block's and the last's, with None in the others' places.
@@ -752,8 +1014,10 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
             kwargs: What transformers passes to every model, such as `num_items_in_batch`; anything else is refused.
 
         Returns:
-            BaseModelOutputWithPooling: `last_hidden_state` (B, N, D), `pooler_output` (B, D) or None without a head,
-            `hidden_states` (layers + 1) x (B, N, D), the last one before the post-norm, `attentions` layers x (B, A, N, N).
+            LlavaViTModelOutput: `last_hidden_state` (B, N, D), `pooler_output` (B, D) or None without a head,
+            `hidden_states` (layers + 1) x (B, N, D), the last one before the post-norm, `attentions` layers x (B, A, N, N),
+            `merged_states` (B, N/m^2, out) where `config.out_hidden_size` says so. Of a pack (P, D), (S, D), (P, D),
+            (A, n, n) for each run of n tokens, (P/m^2, out).
 
         Raises:
             ValueError: An input has the wrong type, shape, dtype or range.
@@ -764,63 +1028,96 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         output_hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return_dict = self.config.return_dict if return_dict is None else return_dict
 
-        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)
-        indices, places = self.select_patches(pixel_values, visible_indices)
-        tokens = self.embeddings(pixel_values, indices)
-        cos, sin = self.place_patches(pixel_values, places, patch_positions, tokens)
-        encoded = self.encoder(self.layernorm_pre(tokens), cos, sin, output_hidden_states, output_attentions)
-        last_hidden_state, pooled = self.pool(encoded.last_hidden_state)
-        outputs = BaseModelOutputWithPooling(
+        lengths = sample_lengths(grid_thw, cu_seqlens)
+        if lengths is None:
+            patches = self.read_pixels(pixel_values, visible_indices, patch_positions)
+        else:
+            patches = self.read_pack(pixel_values, visible_indices, patch_positions, grid_thw, lengths)
+        tokens = self.embeddings(patches.pixel_values, patches.indices)
+        cos, sin = self.place_patches(patches.positions, tokens)
+        encoded = self.encoder(self.layernorm_pre(tokens), cos, sin, output_hidden_states, output_attentions, patches.runs)
+        last_hidden_state, pooled = self.pool(encoded.last_hidden_state, lengths)
+        outputs = LlavaViTModelOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
+            merged_states=None if self.merger is None else self.merge(encoded.last_hidden_state, patches),
         )
         return outputs if return_dict else outputs.to_tuple()
 
-    def select_patches(self, pixel_values: torch.Tensor, visible_indices: Optional[torch.Tensor]):
-        """The (B, N) int64 indices of the patches to encode and their places on the grid, or None and None for all."""
-        if visible_indices is None:
-            return None, None
-        kind = type(visible_indices).__name__
-        require(isinstance(visible_indices, torch.Tensor), "visible_indices must be a torch.Tensor, got {}", kind)
-        visible_indices = visible_indices.to(pixel_values.device)
-        if visible_indices.dim() == 5:
-            check_residual(visible_indices, pixel_values)
-            indices = indices_from_residual(visible_indices, self.config.patch_size, self.config.max_visible_patches)
-            return indices, indices
-        check_visible_indices(visible_indices, pixel_values.shape[0])
-        rows, columns = self.grid_of(pixel_values)
-        frames, longest = pixel_values.shape[2], self.config.rope_temporal_size
-        return indices_and_places(visible_indices, frames * rows * columns, longest * rows * columns)
-
-    def place_patches(
-        self,
-        pixel_values: torch.Tensor,
-        places: Optional[torch.Tensor],
-        patch_positions: Optional[torch.Tensor],
-        tokens: torch.Tensor,
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine of the visible patches' rotary angles, once for all blocks."""
-        if patch_positions is None:
-            if places is None:
-                places = torch.arange(tokens.shape[1], device=tokens.device)[None]
-            patch_positions = torch.stack(split_indices(places, *self.grid_of(pixel_values)), dim=-1)
+    def read_pixels(self, pixel_values, visible_indices, patch_positions) -> Patches:
+        """The patches of images or video, checked."""
+        flat = isinstance(pixel_values, torch.Tensor) and pixel_values.dim() == 2
+        require(not flat, "a pack, pixel_values (P, C*p*p), needs grid_thw or cu_seqlens to tell its samples apart, got neither")
+        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)
+        grid, window = self.grid_of(pixel_values), self.config.frame_windows_size
+        indices, places = choose_patches(self.config, pixel_values, visible_indices)
+        if patch_positions is not None:
+            count = grid[0] * grid[1] * grid[2] if indices is None else indices.shape[1]
+            check_patch_positions(patch_positions, pixel_values.shape[0], count, 3)
+        elif indices is None:
+            patch_positions = grid_positions(*grid, device=pixel_values.device)[None]
         else:
-            check_patch_positions(patch_positions, tokens.shape[0], tokens.shape[1], 3)
-        positions = patch_positions.to(tokens.device)
+            patch_positions = torch.stack(split_indices(places, *grid[1:]), dim=-1)
+        runs = None
+        if 0 < window < grid[0]:
+            rule = "visible_indices select from {} frames, which has no windows of frame_windows_size = {} frames; set it to 0"
+            require(indices is None, rule, grid[0], window)
+            runs = attention_runs([grid] * pixel_values.shape[0], window)
+        return Patches(pixel_values, indices, patch_positions, None, runs)
+
+    def read_pack(self, pixel_values, visible_indices, patch_positions, grid_thw, lengths) -> Patches:
+        """The patches of a pack, checked."""
+        check_packed_pixels(pixel_values, lengths, self.config.num_channels * self.config.patch_size**2)
+        require(visible_indices is None, "a pack holds the visible patches alone: pass visible_indices to pack(), not with it")
+        window = self.config.frame_windows_size
+        if patch_positions is not None:
+            check_patch_positions(patch_positions, sum(lengths), 3)
+        if grid_thw is None:
+            require(patch_positions is not None, "a pack with cu_seqlens needs patch_positions (P, 3), got none")
+            require(window == 0, "frame_windows_size = {} needs grid_thw: cu_seqlens does not tell frames apart; set it to 0", window)
+            return Patches(pixel_values, None, patch_positions, lengths, lengths)
+        grids = sample_grids(grid_thw)
+        if patch_positions is None:
+            patch_positions = torch.cat([grid_positions(*grid, device=pixel_values.device) for grid in grids])
+        return Patches(pixel_values, None, patch_positions, lengths, attention_runs(grids, window))
+
+    def place_patches(self, positions: torch.Tensor, tokens: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine of the patches' rotary angles, once for all blocks."""
+        positions = positions.to(tokens.device)
         return rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta, tokens.dtype)
 
-    def pool(self, hidden_states: torch.Tensor) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
+    def pool(self, hidden_states: torch.Tensor, lengths: Optional[Tuple[int, ...]]):
         """`last_hidden_state` and `pooler_output` of the encoded tokens."""
         if self.head is None:
             return hidden_states, None
         hidden_states = self.layernorm_post(hidden_states)
-        return hidden_states, self.head(hidden_states)
+        return hidden_states, self.head(hidden_states, lengths)
 
-    def grid_of(self, pixel_values: torch.Tensor) -> Tuple[int, int]:
-        """Patch rows and columns of a frame."""
-        return pixel_values.shape[-2] // self.config.patch_size, pixel_values.shape[-1] // self.config.patch_size
+    def merge(self, hidden_states: torch.Tensor, patches: Patches) -> torch.Tensor:
+        """`merged_states` of the last block's output; pixels in their own order are put in blocks first."""
+        side = self.config.spatial_merge_size
+        if patches.lengths is None and patches.indices is None:
+            frames, rows, columns = self.grid_of(patches.pixel_values)
+            fits = rows % side == 0 and columns % side == 0
+            require(fits, "merged_states join {0} x {0} patches, into which {1} x {2} do not divide", side, rows, columns)
+            frame, row, column = grid_positions(frames, rows, columns, side, hidden_states.device).unbind(-1)
+            return self.merger(hidden_states[:, (frame * rows + row) * columns + column])
+        check_blocks(patches.positions, patches.lengths or patches.positions.shape[-2:-1], side)
+        return self.merger(hidden_states)
+
+    def grid_of(self, pixel_values: torch.Tensor) -> Tuple[int, int, int]:
+        """Frames, patch rows and patch columns of pixels (B, C, T, H, W)."""
+        frames, height, width = pixel_values.shape[2:]
+        return frames, height // self.config.patch_size, width // self.config.patch_size
+
+
+def mean_tokens(tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]]) -> torch.Tensor:
+    """(B, N, D) -> (B, D), or (P, D) of samples of these lengths -> (S, D)."""
+    if lengths is None:
+        return tokens.mean(dim=1)
+    return torch.stack([sample.mean(dim=0) for sample in tokens.split(lengths)])
 
 
 class LlavaViTForClassification(LlavaViTPreTrainedModel):
@@ -842,6 +1139,8 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         output_attentions: Optional[bool] = None,
         output_hidden_states: Union[bool, int, Sequence[int], None] = None,
         return_dict: Optional[bool] = None,
+        grid_thw: Optional[Numbers] = None,
+        cu_seqlens: Optional[Numbers] = None,
         num_items_in_batch: Union[torch.Tensor, int, None] = None,
         **kwargs,
     ) -> Union[tuple, ImageClassifierOutput]:
@@ -860,8 +1159,12 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=True,
+            grid_thw=grid_thw,
+            cu_seqlens=cu_seqlens,
         )
-        pooled = encoded.last_hidden_state.mean(dim=1) if encoded.pooler_output is None else encoded.pooler_output
+        pooled = encoded.pooler_output
+        if pooled is None:
+            pooled = mean_tokens(encoded.last_hidden_state, sample_lengths(grid_thw, cu_seqlens))
         logits = self.classifier(pooled)
         outputs = ImageClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
@@ -925,12 +1228,12 @@ class LlavaViTBackbone(LlavaViTPreTrainedModel):
     """
 
     has_attentions = True
-    _keys_to_ignore_on_load_unexpected = [r"(^|\.)layernorm_post\.", r"(^|\.)head\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)layernorm_post\.", r"(^|\.)head\.", r"(^|\.)merger\.", r"^classifier\."]
 
     def __init__(self, config: LlavaViTConfig):
         # A configuration of its own: what is saved must not promise the parts that a backbone has no use for.
         config = copy.deepcopy(config)
-        config.use_head = False
+        config.use_head, config.out_hidden_size = False, None
         super().__init__(config)
         self.llava_vit = LlavaViTModel(config)
         self.num_features = [config.hidden_size] * (config.num_hidden_layers + 1)
@@ -1005,5 +1308,8 @@ __all__ = [
     "LlavaViTForImageClassification",
     "LlavaViTForVideoClassification",
     "LlavaViTModel",
+    "LlavaViTModelOutput",
     "LlavaViTPreTrainedModel",
+    "pack",
+    "unpack",
 ]

@@ -407,13 +407,15 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         refuse_unknown(cls.__name__, arguments, ARGUMENTS)
         content = read_json(cached_file(name, VIDEO_CONFIG, **hub))
         image_config = cached_file(name, IMAGE_CONFIG, _raise_exceptions_for_missing_entries=False, **hub)
-        processor = cls.from_dict({**content, **arguments}, None if image_config is None else read_json(image_config))
-        return (processor, {}) if kwargs.get("return_unused_kwargs") else processor
+        image_settings = None if image_config is None else read_json(image_config)
+        return cls.from_dict(content, image_settings, **arguments, return_unused_kwargs=kwargs.get("return_unused_kwargs"))
 
     @classmethod
-    def from_dict(cls, content, image_settings=None):
-        """From the content of video_preprocessor_config.json; keys that are no arguments are left out."""
-        return cls(**{key: value for key, value in content.items() if key in ARGUMENTS}, image_settings=image_settings)
+    def from_dict(cls, content, image_settings=None, **kwargs):
+        """From the content of video_preprocessor_config.json; arguments in `kwargs` win, keys that are none are left out."""
+        arguments = {key: value for key, value in {**content, **kwargs}.items() if key in ARGUMENTS}
+        processor = cls(**arguments, image_settings=image_settings)
+        return (processor, {}) if kwargs.get("return_unused_kwargs") else processor
 
     @classmethod
     def register_for_auto_class(cls, auto_class="AutoProcessor"):

@@ -167,28 +167,34 @@ class FileClip:
         lost = max(self.claimed - self.frame_count, 0)
         if self.damage or self.shortfall or lost:
             reasons = [f"{self.damage} could not be decoded cleanly" if self.damage else "", self.shortfall]
-            of = f" of {self.claimed}" if lost else ""
+            frames = f"{self.frame_count} of {self.claimed} frames" if lost else f"{self.frame_count} frame{'s' * (self.frame_count > 1)}"
             reason = "; ".join(reason for reason in reasons if reason) or "the rest is missing"
-            warnings.warn(f"{self.name}: is damaged or truncated: {self.frame_count}{of} frames were used ({reason})", stacklevel=2)
+            warnings.warn(f"{self.name}: is damaged or truncated, used {frames} ({reason})", stacklevel=2)
 
     def _count_packets(self):
-        """How many frames the file should hold, without decoding. Notes what the container claims and how much is there."""
-        packets, discarded, end = 0, 0, 0.0
+        """How many frames the file should hold, without decoding. Notes what the container claims and what is missing."""
+        packets, discarded, end, last = 0, 0, 0.0, None
         with self._open() as container:
             stream = self._video_stream(container)
             self.claimed, self.time_base = stream.frames or 0, stream.time_base
-            for packet in self._packets(container):
-                if packet is not None and packet.pts is not None:
+            for packet in filter(None, self._packets(container)):
+                if packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet is not None and packet.stream.index == stream.index:
-                    packets += 1
-                    discarded += bool(packet.is_discard)
+                if packet.stream.index == stream.index:
+                    packets, discarded, last = packets + 1, discarded + bool(packet.is_discard), packet
             start = float((container.start_time or 0) / av.time_base)
             total = float((container.duration or 0) / av.time_base)
+            if container.format.name == "gif" and last is not None:
+                self._check_gif(bytes(last))
         self.claimed = max(self.claimed - discarded, 0)
         if total and end - start < total * 0.95 - 0.5:
             self.shortfall = f"the file ends after {max(end - start, 0):.1f} of {total:.1f} seconds"
         return packets - discarded
+
+    def _check_gif(self, picture):
+        """A GIF says neither how long nor how large it is: only the byte at its end tells that nothing is missing."""
+        if not picture.rstrip(b"\x00").endswith(b";"):
+            self.shortfall = "the file ends before its last picture does"
 
     def _decode(self):
         self.damage = 0
@@ -197,6 +203,7 @@ class FileClip:
             stream.codec_context.thread_count = self.threads
             stream.thread_type = "AUTO"
             for packet in self._packets(container, stream):
+                self.damage += packet is not None and packet.is_corrupt
                 try:
                     frames = stream.codec_context.decode(packet)  # None at the end: what the decoder holds back
                 except av.FFmpegError:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Shows both packages at work on real data: `make demo`.
 
-    python scripts/demo.py [--output DIR] [--part photos|trained]
+python scripts/demo.py [--output DIR] [--part photos|trained]
 """
 
 from hubtools import isolation  # first: see there
@@ -17,7 +17,9 @@ PARTS = ("photos", "trained")
 
 def main(argv=None) -> int:
     parser = ArgumentParser(prog="demo.py", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="where pictures and folders go (default demo_output)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output"), help="where pictures and folders go (default demo_output)"
+    )
     parser.add_argument("--part", choices=PARTS, help="run one part only")
     arguments = parser.parse_args(argv)
     for part in [arguments.part] if arguments.part else PARTS:

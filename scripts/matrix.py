@@ -4,10 +4,10 @@
     python scripts/matrix.py                    the last patch of every minor from 4.46 to the newest on the registry
     python scripts/matrix.py 4.46 5.0.0         some releases: a minor means its last patch
     python scripts/matrix.py --mutants          deliberately broken copies of the models: each must be caught
-    python scripts/matrix.py --write-readme     only the README's table, from the results that are there
+    python scripts/matrix.py --write-page       only docs/releases.md, from the results that are there
 
-A run that was stopped goes on where it was: results stand as long as the code and the suite are the same. The README's
-table is kept in step with tests/contract/results.json, so that the two agree however a run ends.
+A run that was stopped goes on where it was: results stand as long as the code and the suite are the same. docs/releases.md
+is kept in step with tests/contract/results.json, so that the two agree however a run ends.
 """
 
 from hubtools import isolation  # first: see there
@@ -34,19 +34,19 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="releases at a time (default: one per core, up to 4)")
     parser.add_argument("--fresh", action="store_true", help="run again what has passed already")
     parser.add_argument("--mutants", action="store_true", help="test the suite: run it on broken copies of the models")
-    parser.add_argument("--write-readme", action="store_true", help="only write the README's table")
+    parser.add_argument("--write-page", action="store_true", help="only write docs/releases.md")
     return parser
 
 
 def main(argv=None) -> int:
     arguments = build_parser().parse_args(argv)
-    from hubtools.matrix.results import RESULTS, load_results, write_readme
+    from hubtools.matrix.results import RESULTS, load_results, write_document
 
     arguments.results = (arguments.results or RESULTS).resolve()
     if arguments.jobs < 1:
         raise UserError(f"--jobs must be 1 or more, got {arguments.jobs}")
-    if arguments.write_readme:
-        write_readme(load_results(arguments.results))
+    if arguments.write_page:
+        write_document(load_results(arguments.results))
         return 0
     versions = choose_versions(arguments)
     if arguments.mutants:
@@ -90,7 +90,7 @@ def workers(jobs):
 
 def run_matrix(arguments, versions) -> int:
     from hubtools.matrix.suite import fingerprint, prepare_kit
-    from hubtools.matrix.results import RESULTS, count, is_current, load_results, save_results, write_readme
+    from hubtools.matrix.results import RESULTS, count, is_current, load_results, save_results, write_document
 
     results, mark, started = load_results(arguments.results), fingerprint(), time.perf_counter()
     standing = [] if arguments.fresh else [version for version in versions if is_current(results.get(version, {}), mark)]
@@ -106,7 +106,7 @@ def run_matrix(arguments, versions) -> int:
             results[version] = {**result, "fingerprint": mark}
             save_results(results, arguments.results)
             if arguments.results == RESULTS:
-                write_readme(load_results())
+                write_document(load_results())
             report(version, results[version])
     chosen = [results[version] for version in versions]
     passed, failed, absent = (count(chosen, status) for status in ("passed", "failed", "not installable"))

@@ -3,9 +3,9 @@
     python scripts/upload.py hub_repos/llava-vit-base user/llava-vit-base
     python scripts/upload.py FOLDER USER/NAME [--private] [--create-pr] [--revision R] [--token T] [--dry-run]
 
-The token comes from --token, else HF_TOKEN, else the saved login (`hf auth login`); prefer the latter two, as arguments show
-in the system's list of processes. It is sent to the Hub's own address only and is never printed. Another Hub is named by
-HF_ENDPOINT.
+The token comes from --token, else HF_TOKEN, else the saved login (`hf auth login`); prefer the latter two, as arguments
+show in the system's list of processes. It is sent to the Hub's own address only and is never printed. Another Hub is
+named by HF_ENDPOINT.
 """
 
 from hubtools import isolation  # first: see there
@@ -32,12 +32,20 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("repo_id", metavar="REPO_ID", help="USER/NAME or ORGANISATION/NAME; created if absent")
     parser.add_argument("--private", action="store_true", help="create the repository as a private one")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request in place of a commit")
-    parser.add_argument("--revision", metavar="R", help="branch to upload to, created if absent (with --create-pr: to propose to)")
+    parser.add_argument(
+        "--revision", metavar="R", help="branch to upload to, created if absent (with --create-pr: to propose to)"
+    )
     parser.add_argument("--token", metavar="T", help="access token; better left to HF_TOKEN or the saved login")
     parser.add_argument("--message", metavar="TEXT", help="title of the commit or pull request")
     parser.add_argument("--overwrite-readme", action="store_true", help="replace a README.md that the repository has")
-    parser.add_argument("--delete-stale", action="store_true", help="delete weights, code and configuration files on the Hub that the folder lacks")
-    parser.add_argument("--retries", metavar="N", type=int, default=5, help="whole attempts after a passing failure (default: 5)")
+    parser.add_argument(
+        "--delete-stale",
+        action="store_true",
+        help="delete weights, code and configuration files on the Hub that the folder lacks",
+    )
+    parser.add_argument(
+        "--retries", metavar="N", type=int, default=5, help="whole attempts after a passing failure (default: 5)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="verify and list what would be sent; send nothing")
     return parser.parse_args(argv)
 
@@ -54,7 +62,10 @@ def note(text: str) -> None:
 
 def check_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise UserError(f"{folder} is {'not a folder' if folder.exists() else 'not there'}; accepted: a folder that assemble.py built")
+        raise UserError(
+            f"{folder} is {'not a folder' if folder.exists() else 'not there'}; accepted: a folder that assemble.py "
+            "built"
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; accepted: a folder that assemble.py built")
     local_paths(folder)  # before anything is read: what a link leads to is not the folder's
@@ -69,7 +80,10 @@ def verify(folder: Path) -> None:
     """
     failed = failures(verify_folder(folder, progress=lambda check: note(check.row())))
     if failed:
-        raise NotVerified(f"{folder} is not uploaded, because it does not verify: {'; '.join(f'{check.name}: {check.summary}' for check in failed)}")
+        raise NotVerified(
+            f"{folder} is not uploaded, because it does not verify: "
+            f"{'; '.join(f'{check.name}: {check.summary}' for check in failed)}"
+        )
 
 
 def model_class(folder: Path) -> str:
@@ -89,12 +103,18 @@ def show_plan(folder: Path, files: Dict[str, Hashes], args: argparse.Namespace, 
     where = " as a pull request" if args.create_pr else ""
     branch = f" on {args.revision}" if args.revision else ""
     total = sum(hashes.size for hashes in files.values())
-    print(f"{len(files)} files, {total:,} bytes from {folder} would go to {endpoint}/{args.repo_id}{branch}{where}; nothing was sent")
+    print(
+        f"{len(files)} files, {total:,} bytes from {folder} would go to {endpoint}/{args.repo_id}{branch}{where}; "
+        "nothing was sent"
+    )
 
 
 def lines_of_code(outcome: Outcome, repo_id: str, auto_class: str) -> List[str]:
     revision = f', revision="{outcome.revision}"' if outcome.revision != "main" else ""
-    return [f"from transformers import {auto_class}", f'model = {auto_class}.from_pretrained("{repo_id}"{revision}, trust_remote_code=True)']
+    return [
+        f"from transformers import {auto_class}",
+        f'model = {auto_class}.from_pretrained("{repo_id}"{revision}, trust_remote_code=True)',
+    ]
 
 
 def show_outcome(outcome: Outcome, files: Dict[str, Hashes], repo_id: str, auto_class: str) -> None:
@@ -129,7 +149,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         show_plan(folder, files, args, endpoint)
         return 0
     title = args.message or f"Upload {auto_class.replace('Auto', '', 1)} with trust_remote_code"
-    target = Target(args.repo_id, args.private, args.create_pr, args.revision, args.overwrite_readme, args.delete_stale, title)
+    target = Target(
+        args.repo_id, args.private, args.create_pr, args.revision, args.overwrite_readme, args.delete_stale, title
+    )
     outcome = upload(folder, files, target, token, args.retries, note)
     show_outcome(outcome, files, args.repo_id, auto_class)
     return 0

@@ -1,4 +1,5 @@
-"""Runs a command as a person does: in a terminal of 120 columns, where progress bars are drawn and colours are asked for."""
+"""Runs a command as a person does: in a terminal of 120 columns, where progress bars are drawn and colours are asked
+for."""
 
 import fcntl
 import os
@@ -33,7 +34,13 @@ def run_in_terminal(command: Sequence[object], cwd: Path, env: Mapping[str, str]
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     own = {key: value for key, value in env.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
-        [str(part) for part in command], cwd=cwd, env={**own, "TERM": "xterm"}, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**own, "TERM": "xterm"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
     )
     os.close(terminal)
     written = b"".join(iter(lambda: read_until_closed(person), b""))

@@ -92,6 +92,8 @@ def system_error(error: Exception) -> Optional[str]:
     """What the system refused, such as to fill a full disk, where that is what an exception is about; None otherwise."""
     if isinstance(error, (OSError, SafetensorError)):
         return str(error)
+    if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # Path.resolve, before Python 3.13
+        return str(error)
     if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save's writer, which hides the reason at times
         return str(error.__context__) if isinstance(error.__context__, OSError) else "a file could not be written to its end"
     return None

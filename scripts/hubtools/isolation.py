@@ -12,14 +12,16 @@ SCRIPTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def order_search_path() -> None:
-    """Moves what PYTHONPATH adds to `sys.path` behind the libraries, and drops what is relative to the working directory."""
-    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)] if os.environ.get("PYTHONPATH") is not None else []
-    absolute = [os.path.abspath(entry) for entry in given if os.path.isabs(entry)]
-    foreign = {os.path.abspath(entry) for entry in given} | {""}
-    own = [entry for entry in sys.path if entry not in foreign and os.path.isabs(entry)]
-    if SCRIPTS in own:
-        own.remove(SCRIPTS)
-    sys.path[:] = [SCRIPTS, *own, *(entry for entry in dict.fromkeys(absolute) if entry not in own and entry != SCRIPTS)]
+    """Moves what PYTHONPATH adds to `sys.path` behind the libraries; the working directory leaves it, however it is spelled.
+
+    Last is not enough for the working directory: libraries try modules that may not exist at all, such as `_winapi`.
+    """
+    given = os.environ["PYTHONPATH"].split(os.pathsep) if "PYTHONPATH" in os.environ else []
+    here = os.path.realpath(os.getcwd())
+    kept = [os.path.abspath(entry) for entry in given if os.path.isabs(entry) and os.path.realpath(entry) != here]
+    foreign = {os.path.abspath(entry) for entry in given}
+    own = [entry for entry in sys.path if os.path.isabs(entry) and entry not in foreign and entry != SCRIPTS]
+    sys.path[:] = [SCRIPTS, *own, *(entry for entry in dict.fromkeys(kept) if entry not in own and entry != SCRIPTS)]
 
 
 def isolated_command(module: str, *arguments: str, libraries_only: bool = False, code: str = SCRIPTS) -> "list[str]":

@@ -2,8 +2,6 @@
 
 import wave
 
-import wave
-
 import numpy as np
 import pytest
 import torch

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 INSTALLED = "installed"
 FLOOR = "0.27.1"
-FOLDER = Path(__file__).resolve().parents[1] / ".venvs"
+FOLDER = Path(__file__).resolve().parents[2] / ".venvs"
 
 
 def clients() -> List[str]:

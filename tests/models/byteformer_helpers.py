@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from byteformer import ByteFormerConfig, ByteFormerForImageClassification
 from plain_byteformer import PlainByteFormer
+from measure import relative_error  # noqa: F401, for the tests that take it from here
 from safetensors.torch import load_file
 
 from hubtools.assembly.layouts import to_hub_layout
@@ -86,14 +87,6 @@ def byte_batch(lengths, size=None, seed=0) -> torch.Tensor:
     for row, length in zip(batch, lengths):
         row[:length] = torch.randint(0, 256, (length,), generator=generator)
     return batch
-
-
-def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over the largest magnitude of `expected`; infinite where either is not finite."""
-    assert got.shape == expected.shape, f"{tuple(got.shape)} is not {tuple(expected.shape)}"
-    if not (torch.isfinite(got).all() and torch.isfinite(expected).all()):
-        return float("inf")
-    return ((got.float() - expected.float()).abs().max() / expected.float().abs().max().clamp(min=1e-6)).item()
 
 
 def golden_cases():

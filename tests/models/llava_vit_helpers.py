@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from llavavit import LlavaViTConfig, LlavaViTModel
 from plain_llava_vit import PlainLlavaViT
+from measure import relative_error  # noqa: F401, for the tests that take it from here
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -37,12 +38,6 @@ def plain_twin(model: LlavaViTModel) -> PlainLlavaViT:
 
 def clip(batch=2, frames=3, height=32, width=24, seed=0) -> torch.Tensor:
     return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over the largest magnitude of `expected`."""
-    assert got.shape == expected.shape, f"{tuple(got.shape)} is not {tuple(expected.shape)}"
-    return ((got.float() - expected.float()).abs().max() / expected.float().abs().max()).item()
 
 
 def golden_cases() -> list:

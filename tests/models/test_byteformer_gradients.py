@@ -6,9 +6,8 @@ import copy
 import pytest
 import torch
 from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel, modeling_byteformer
-from byteformer_helpers import PADDING, byte_batch, plain_twin, relative_error, tiny_model
-
-TOLERANCE = 1e-4
+from byteformer_helpers import PADDING, byte_batch, plain_twin, tiny_model
+from measure import OUTPUTS, assert_gradients_close, close, relative_error
 
 
 def gradients(model):
@@ -24,8 +23,7 @@ def test_look_up_gradients_equal_the_convolution_s(masked, monkeypatch):
         model = tiny_model(mask_padding=masked)
         model(input_ids, labels=torch.tensor([0, 3, 1])).loss.backward()
         found.append(gradients(model))
-    for name, expected in found[1].items():
-        assert relative_error(found[0][name], expected) <= TOLERANCE, name
+    assert_gradients_close(found[0], found[1])
     assert not found[0]["byteformer.embeddings.byte_embeddings.weight"][PADDING].any(), "padding is never trained"
 
 
@@ -36,8 +34,8 @@ def test_gradients_equal_those_of_the_plain_implementation():
     model(input_ids, labels=labels).loss.backward()
     torch.nn.functional.cross_entropy(plain(input_ids)["logits"], labels).backward()
     expected = dict(plain.named_parameters())
-    for name, gradient in gradients(model).items():
-        assert relative_error(gradient, expected[name.removeprefix("byteformer.")].grad) <= TOLERANCE, name
+    found = gradients(model)
+    assert_gradients_close(found, {name: expected[name.removeprefix("byteformer.")].grad for name in found})
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -77,8 +75,7 @@ def test_gradient_checkpointing_changes_nothing(masked, reentrant):
         candidate(byte_batch([300, 77]), labels=torch.tensor([0, 3])).loss.backward()
     once, again = counts
     assert again == [2 * runs for runs in once], "every layer ran again in the backward pass"
-    for name, expected in gradients(model).items():
-        assert relative_error(gradients(other)[name], expected) <= TOLERANCE, name
+    assert_gradients_close(gradients(other), gradients(model))
 
 
 def test_every_second_layer_can_be_checkpointed():
@@ -112,7 +109,7 @@ def test_the_loss_of_accumulated_batches_is_that_of_one():
         model(input_ids[rows], labels=labels[rows], num_items_in_batch=torch.tensor(3)).loss
         for rows in (slice(0, 1), slice(1, 3))
     ]
-    assert relative_error(sum(parts), whole) <= TOLERANCE
+    assert relative_error(sum(parts), whole) <= OUTPUTS
 
 
 def test_losses_follow_the_labels():
@@ -126,7 +123,7 @@ def test_losses_follow_the_labels():
     for changes, labels, loss in cases:
         for model_class in (ByteFormerForImageClassification, ByteFormerForAudioClassification):
             output = tiny_model(model_class, **changes)(input_ids, labels=labels)
-            assert torch.allclose(output.loss, loss(output.logits, labels)), changes
+            assert close(output.loss, loss(output.logits, labels)), changes
 
 
 def test_dropouts_act_in_training_only():
@@ -134,9 +131,9 @@ def test_dropouts_act_in_training_only():
     input_ids = byte_batch([300])
     for name, rate in rates.items():
         model = tiny_model(**{name: rate})
-        assert relative_error(model(input_ids).logits, model(input_ids).logits) <= TOLERANCE, name
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) <= OUTPUTS, name
         model.train()
-        assert relative_error(model(input_ids).logits, model(input_ids).logits) > TOLERANCE, name
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) > OUTPUTS, name
     assert [layer.drop_path_rate for layer in tiny_model(drop_path_rate=0.3).byteformer.encoder.layers] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
@@ -147,8 +144,8 @@ def test_fresh_weights_are_sane():
     assert not embeddings.byte_embeddings.weight[PADDING].any()
     positions = embeddings.position_embeddings[0, 0]
     assert not embeddings.position_embeddings.requires_grad
-    assert torch.allclose(positions[3, :2], torch.sin(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
-    assert torch.allclose(positions[3, 32:34], torch.cos(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
+    assert close(positions[3, :2], torch.sin(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
+    assert close(positions[3, 32:34], torch.cos(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
     tokens = model(byte_batch([390]), output_hidden_states=[0]).hidden_states[0] - positions[:194]
     assert 0.5 < tokens.std() / embeddings.byte_embeddings.weight.std() < 2, "the convolution keeps the embeddings' scale"
 

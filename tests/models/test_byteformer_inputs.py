@@ -6,9 +6,9 @@ import inspect
 import pytest
 import torch
 from byteformer import BYTEFORMER_MODES, ByteFormerConfig, ByteFormerModel
-from byteformer_helpers import PADDING, byte_batch, relative_error, tiny_config, tiny_model
+from byteformer_helpers import PADDING, byte_batch, tiny_config, tiny_model
+from measure import OUTPUTS, relative_error
 
-TOLERANCE = 1e-5
 BYTES = byte_batch([60])
 BAD_INPUTS = {
     "an id beyond padding": (dict(input_ids=BYTES + 200), r"0\.\.255.*got \d+"),
@@ -109,7 +109,7 @@ def test_a_misspelt_keyword_is_refused_by_name():
 def test_what_transformers_passes_to_every_model_is_taken():
     passed = dict(num_items_in_batch=torch.tensor(1), use_cache=False)
     for model in (tiny_model(), tiny_model(ByteFormerModel)):
-        assert relative_error(model(BYTES, **passed)[0], model(BYTES)[0]) <= TOLERANCE
+        assert relative_error(model(BYTES, **passed)[0], model(BYTES)[0]) <= OUTPUTS
 
 
 def test_the_vocabulary_keeps_its_size():
@@ -121,7 +121,7 @@ def test_the_vocabulary_keeps_its_size():
             model.resize_token_embeddings(**arguments)
     assert model.resize_token_embeddings() is model.resize_token_embeddings(257) is model.get_input_embeddings()
     assert model.config.vocab_size == model.get_input_embeddings().num_embeddings == 257
-    assert relative_error(model(byte_batch([50], 60)).logits, expected) <= TOLERANCE
+    assert relative_error(model(byte_batch([50], 60)).logits, expected) <= OUTPUTS
 
 
 @pytest.mark.parametrize("case", BAD_CONFIGS)
@@ -182,5 +182,5 @@ def test_minus_one_and_256_are_the_same_padding_in_any_integer_type():
     input_ids = byte_batch([100, 7])
     expected = model(input_ids).logits
     for ids in (input_ids.where(input_ids < PADDING, torch.tensor(-1)), input_ids.int(), input_ids.short()):
-        assert relative_error(model(ids).logits, expected) <= TOLERANCE
-    assert relative_error(model(input_ids[:1].to(torch.uint8)).logits, model(input_ids[:1]).logits) <= TOLERANCE
+        assert relative_error(model(ids).logits, expected) <= OUTPUTS
+    assert relative_error(model(input_ids[:1].to(torch.uint8)).logits, model(input_ids[:1]).logits) <= OUTPUTS

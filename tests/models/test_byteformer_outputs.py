@@ -7,10 +7,10 @@ import pytest
 import torch
 from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel
 from byteformer.modeling_byteformer import ByteFormerLayer, Rows
-from byteformer_helpers import byte_batch, relative_error, tiny_config, tiny_model
+from byteformer_helpers import byte_batch, tiny_config, tiny_model
 from transformers.utils.logging import warning_once
+from measure import OUTPUTS, close, relative_error
 
-TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -22,15 +22,15 @@ def test_shapes(masked):
     assert output.last_hidden_state.shape == (2, 11, 32) and output.pooler_output.shape == (2, 32)
     assert [weights.shape[1:] for weights in output.attentions] == [(2, 16, 16)] * 4
     for weights in output.attentions:
-        assert torch.allclose(weights.sum(-1), torch.ones(()))
+        assert close(weights.sum(-1), torch.ones_like(weights.sum(-1)))
 
 
 @torch.no_grad()
 def test_hidden_states_lead_to_the_pooled_output():
     model = tiny_model(ByteFormerModel)
     output = model(byte_batch([90]), output_hidden_states=True)
-    assert relative_error(model.layernorm(output.hidden_states[-1]), output.last_hidden_state) <= TOLERANCE
-    assert relative_error(output.last_hidden_state.mean(1), output.pooler_output) <= TOLERANCE
+    assert relative_error(model.layernorm(output.hidden_states[-1]), output.last_hidden_state) <= OUTPUTS
+    assert relative_error(output.last_hidden_state.mean(1), output.pooler_output) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def test_hidden_states_by_number():
         output = model(input_ids, output_hidden_states=[2, -1])
         assert [number for number, state in enumerate(output.hidden_states) if state is not None] == [2, 4]
         for number in (2, 4):
-            assert relative_error(output.hidden_states[number], every[number]) <= TOLERANCE
+            assert relative_error(output.hidden_states[number], every[number]) <= OUTPUTS
         assert model(input_ids, output_hidden_states=False).hidden_states is None
         for wrong in ([5], [0, -6], ["last"]):
             with pytest.raises(ValueError, match="output_hidden_states must be .* from -5 to 4"):
@@ -57,7 +57,7 @@ def test_tuples_hold_the_same():
         model = tiny_model(model_class)
         output, entries = model(input_ids, output_hidden_states=True), model(input_ids, output_hidden_states=True, return_dict=False)
         assert isinstance(entries, tuple) and len(entries) == len(output.to_tuple())
-        assert relative_error(entries[0], output[0]) <= TOLERANCE
+        assert relative_error(entries[0], output[0]) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -71,9 +71,9 @@ def test_eager_equals_sdpa(masked, autograd):
     input_ids = byte_batch([390, 77, 4])
     with torch.set_grad_enabled(autograd):
         outputs = [tiny_model(mask_padding=masked, attn_implementation=name)(input_ids) for name in ("eager", "sdpa")]
-        assert relative_error(outputs[0].logits, outputs[1].logits) <= TOLERANCE
+        assert relative_error(outputs[0].logits, outputs[1].logits) <= OUTPUTS
         with_weights = tiny_model(mask_padding=masked)(input_ids, output_attentions=True)
-        assert relative_error(with_weights.logits, outputs[1].logits) <= TOLERANCE
+        assert relative_error(with_weights.logits, outputs[1].logits) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_flash_attention_falls_back_with_one_warning():
     try:
         model = tiny_model(attn_implementation="flash_attention_2")
         input_ids = byte_batch([90])
-        assert relative_error(model(input_ids).logits, tiny_model()(input_ids).logits) <= TOLERANCE
+        assert relative_error(model(input_ids).logits, tiny_model()(input_ids).logits) <= OUTPUTS
     finally:
         logger.removeHandler(handler)
     assert model.config._attn_implementation == "sdpa"
@@ -114,7 +114,7 @@ def test_a_layer_needs_no_model():
     layer.load_state_dict(model.encoder.layers[1].state_dict())
     tokens, rows = torch.randn(41, 32), Rows((30, 10), None)
     tokens[-1] = 0
-    assert relative_error(layer.eval()(tokens, rows)[0], model.encoder.layers[1](tokens, rows)[0]) <= TOLERANCE
+    assert relative_error(layer.eval()(tokens, rows)[0], model.encoder.layers[1](tokens, rows)[0]) <= OUTPUTS
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -149,7 +149,7 @@ def test_compiles_as_one_graph(masked, autograd):
     with torch.set_grad_enabled(autograd):
         for lengths in ([390, 77], [390, 5]):  # the second has windows of nothing but padding
             input_ids = byte_batch(lengths)
-            assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= TOLERANCE
+            assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -157,7 +157,7 @@ def test_compiles_to_machine_code():
     model = tiny_model(num_hidden_layers=2, window_shifts=[0, 8], downsample=[True, False])
     input_ids = byte_batch([390])
     compiled = torch.compile(model, fullgraph=True, dynamic=False)
-    assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= TOLERANCE
+    assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -166,7 +166,7 @@ def test_exports(masked):
     model = tiny_model(mask_padding=masked)
     exported = torch.export.export(model, (byte_batch([390, 77], seed=1),)).module()
     input_ids = byte_batch([390, 20], seed=2)
-    assert relative_error(exported(input_ids).logits, model(input_ids).logits) <= TOLERANCE
+    assert relative_error(exported(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
 @pytest.mark.parametrize("model_class", [ByteFormerModel, ByteFormerForImageClassification, ByteFormerForAudioClassification])
@@ -180,7 +180,7 @@ def test_saved_and_loaded_models_agree(model_class, tmp_path):
     for name, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     input_ids = byte_batch([90])
-    assert relative_error(again.eval()(input_ids)[0], model(input_ids)[0]) <= TOLERANCE
+    assert relative_error(again.eval()(input_ids)[0], model(input_ids)[0]) <= OUTPUTS
 
 
 @torch.no_grad()
@@ -211,7 +211,15 @@ def test_adapters_on_the_embedding_are_obeyed():
     adapted = model(input_ids).logits
     embeddings.byte_embeddings = table
     table.weight.mul_(2)
-    assert relative_error(adapted, model(input_ids).logits) <= TOLERANCE
+    assert relative_error(adapted, model(input_ids).logits) <= OUTPUTS
+
+
+def test_backward_hooks_on_the_convolution_are_called():
+    model, calls = tiny_model(), []
+    convolution = model.byteformer.embeddings.token_reduction
+    convolution.register_full_backward_hook(lambda module, inputs, outputs: calls.append(outputs[0].any().item()))
+    model(byte_batch([390, 300])).logits.sum().backward()  # tokens enough for look-ups
+    assert calls == [True]
 
 
 HOOKED = ["embeddings.byte_embeddings", "embeddings.token_reduction"] + [
@@ -232,7 +240,7 @@ def wrap(module, change):
 @pytest.mark.parametrize("come_between", [hook, wrap])
 @pytest.mark.parametrize("name", HOOKED)
 def test_hooks_and_wrappers_see_and_change_the_same_without_autograd(name, come_between):
-    """The short cuts of inference stand back where something stands between a module and its caller."""
+    """Whatever stands between a module and its caller is called, in chunks or not, and the look-ups stand back."""
     model, input_ids, seen = tiny_model(), byte_batch([390, 300]), []
     untouched = model(input_ids).logits
 
@@ -245,8 +253,8 @@ def test_hooks_and_wrappers_see_and_change_the_same_without_autograd(name, come_
     with_autograd = model(input_ids).logits
     with torch.no_grad():
         without = model(input_ids).logits
-    assert relative_error(without, with_autograd) <= TOLERANCE < relative_error(without, untouched)
-    assert relative_error(torch.cat([values.flatten() for values in seen[1:]]), seen[0].flatten()) <= TOLERANCE
+    assert relative_error(without, with_autograd) <= OUTPUTS < relative_error(without, untouched)
+    assert relative_error(torch.cat([values.flatten() for values in seen[1:]]), seen[0].flatten()) <= OUTPUTS
 
 
 def watch(model):
@@ -294,4 +302,4 @@ def test_dropout_that_is_switched_on_in_eval_mode_drops():
         if isinstance(module, torch.nn.Dropout):
             module.train()
     with torch.no_grad():
-        assert relative_error(model(input_ids).logits, model(input_ids).logits) > TOLERANCE
+        assert relative_error(model(input_ids).logits, model(input_ids).logits) > OUTPUTS

@@ -4,7 +4,7 @@
 import pytest
 import torch
 from llava_vit_helpers import TINY, clip, tiny_config, tiny_model
-from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTModel
+from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 
 CONFIGURATIONS = {
     "head dim 48": (dict(hidden_size=96), "multiple of 32.*96 / 2 = 48"),
@@ -20,6 +20,16 @@ CONFIGURATIONS = {
     "no visible patches": (dict(max_visible_patches=0), "max_visible_patches must be a positive integer, got 0"),
     "image size true": (dict(image_size=True), "image_size must be a positive integer, got True"),
     "unknown norm": (dict(layer_norm_type="batch_norm"), "layer_norm_type .*rms_norm.* got 'batch_norm'"),
+    "infinite eps": (dict(layer_norm_eps=float("inf")), "layer_norm_eps must be a positive number.* got inf"),
+    "no grid of places": (dict(rope_temporal_size=0), "rope_temporal_size must be a positive integer, got 0"),
+    "negative windows": (dict(frame_windows_size=-1), "frame_windows_size must be an integer, 0 for no windows, got -1"),
+    "merger without width": (dict(out_hidden_size=0), "out_hidden_size must be a positive integer or None, got 0"),
+    "blocks of no patch": (dict(spatial_merge_size=0), "spatial_merge_size must be a positive integer, got 0"),
+    "unknown stage": (dict(out_features=["stage3"]), "out_features must be of stem, stage1, stage2, got 'stage3'"),
+    "stage beyond": (dict(out_indices=[3]), "numbers of stages from -3 to 2, got"),
+    "stage twice": (dict(out_indices=[2, -1]), "once and in order"),
+    "stages out of order": (dict(out_features=["stage2", "stem"]), "once and in order"),
+    "stages that disagree": (dict(out_features=["stem"], out_indices=[1]), "must name the same stages"),
     "negative eps": (dict(layer_norm_eps=-1e-6), "layer_norm_eps must be .* got -1e-06"),
     "dropout of 1": (dict(attention_dropout=1.0), r"attention_dropout must be a probability in \[0, 1\), got 1.0"),
     "theta of 0": (dict(rope_theta=0.0), "rope_theta must be a positive number, got 0.0"),
@@ -81,6 +91,8 @@ FORWARD = {
     "float indices": (dict(visible_indices=torch.zeros(2, 4)), "must be integers, got torch.float32"),
     "boolean mask": (dict(visible_indices=torch.ones(2, 36).bool()), "must be integers, got torch.bool"),
     "index too large": (dict(visible_indices=indices([0, 36], [1, 2])), r"lie in \[0, 36\), got values from 0 to 36"),
+    "place beyond the grid": (dict(visible_indices=torch.arange(72).view(2, 36) * 16), r"\[0, 768\) .*rope_temporal_size.* from 0 to 1136"),
+    "negative place": (dict(visible_indices=torch.arange(72).view(2, 36) - 1), r"\[0, 768\) .* from -1 to 70"),
     "negative index": (dict(visible_indices=indices([0, 3], [-1, 2])), r"lie in \[0, 36\), got values from -1 to 3"),
     "residual of another size": (dict(visible_indices=torch.randn(2, 1, 3, 16, 24)), r"= \(2, 1, 3, 32, 24\) for these pixel_values"),
     "residual of other frames": (dict(visible_indices=torch.randn(2, 1, 2, 32, 24)), r"got shape \(2, 1, 2, 32, 24\)"),
@@ -119,6 +131,8 @@ LABELS = {
     "too many": (torch.tensor([0, 1, 2]), r"must be integers of shape \(2,\).* got torch.int64 of shape \(3,\)"),
     "one-hot integers": (torch.tensor([[1, 0, 0], [0, 1, 0]]), r"integers of shape \(2,\).* floating point \(2, 3\) for several.* \(2, 3\)"),
     "no such class": (torch.tensor([0, 3]), r"lie in \[0, 3\) or be -100, got 3"),
+    "classes as a list": ([0, 1], "labels must be a torch.Tensor, got list"),
+    "no numbers": (torch.zeros(2, 3, dtype=torch.complex64), "must be numbers|must be integers"),
     "negative class": (torch.tensor([-1, 0]), r"lie in \[0, 3\) or be -100, got -1"),
 }
 
@@ -130,10 +144,53 @@ def test_bad_class_labels(model, name):
         model(PIXELS, labels=labels)
 
 
+KEYWORDS = {
+    "misspelt": (dict(visible_indexes=torch.tensor([[0], [1]])), "'visible_indexes'; did you mean 'visible_indices'"),
+    "misspelt and empty": (dict(patch_position=None), "'patch_position'; did you mean 'patch_positions'"),
+    "of another model": (dict(attention_mask=torch.ones(2, 36)), "'attention_mask'; known: pixel_values, .*cu_seqlens"),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_unknown_keywords(model, name):
+    inputs, message = KEYWORDS[name]
+    for called in (model, model.llava_vit):
+        with pytest.raises(TypeError, match=message):
+            called(PIXELS, **inputs)
+
+
+@torch.no_grad()
+def test_keywords_that_transformers_passes_to_every_model(model):
+    extra = dict(num_items_in_batch=2, use_cache=False, return_loss=True, output_router_logits=False, interpolate_pos_encoding=True)
+    assert torch.equal(model(PIXELS, **extra).logits, model(PIXELS).logits)
+    assert torch.equal(model.llava_vit(PIXELS, **extra).pooler_output, model.llava_vit(PIXELS).pooler_output)
+    with pytest.raises(TypeError, match="'labels'"):
+        model.llava_vit(PIXELS, labels=torch.tensor([0, 1]))
+
+
+@torch.no_grad()
+def test_frames_are_no_clip():
+    """What a pipeline without a video processor hands over, (T, C, H, W), would be T images."""
+    model = tiny_model(LlavaViTForVideoClassification, num_labels=3)
+    with pytest.raises(ValueError, match=r"takes clips.*\(B, C, T, H, W\), got shape \(2, 3, 32, 24\).*transpose\(0, 1\)\[None\]"):
+        model(PIXELS[:, :, 0])
+    assert model(PIXELS[:, :, :1]).logits.shape == (2, 3)
+
+
+def test_hidden_states_that_do_not_exist(model):
+    for asked in ([3], [-4], ["2"], [0.5]):
+        with pytest.raises(ValueError, match="output_hidden_states must be True, False or numbers from -3 to 2, got"):
+            model(PIXELS, output_hidden_states=asked)
+
+
 def test_bad_float_labels():
     several = tiny_model(LlavaViTForImageClassification, num_labels=3)
     with pytest.raises(ValueError, match=r"multi_label_classification must be numbers of shape \(2, 3\), got torch.float32 of shape \(2,\)"):
         several(PIXELS, labels=torch.tensor([0.0, 1.0]))
+    for wrong in (2.0, -0.5, float("nan")):
+        with pytest.raises(ValueError, match=r"multi_label_classification must lie in \[0, 1\], got"):
+            several(PIXELS, labels=torch.full((2, 3), wrong))
+    assert several.config.problem_type is None  # labels that were refused decide nothing
 
 
 def test_unknown_problem_type():

@@ -5,11 +5,11 @@ import json
 
 import pytest
 import torch
-from llava_vit_helpers import GOLDEN, golden_cases, golden_model, golden_tensors, relative_error
+from llava_vit_helpers import GOLDEN, golden_cases, golden_model, golden_tensors
 from plain_llava_vit import PlainLlavaViT, PlainLlavaViTSdpa
 from safetensors.torch import load_file
+from measure import OUTPUTS, relative_error
 
-TOLERANCE = 1e-5
 
 
 def pick(outputs, key: str) -> torch.Tensor:
@@ -26,7 +26,7 @@ def test_recorded_outputs(name, case, backend):
     outputs = golden_model(name, attn_implementation=backend)(**inputs, output_hidden_states=True)
     for key, value in expected.items():
         if not key.startswith("attentions"):
-            assert relative_error(pick(outputs, key), value) <= TOLERANCE, key
+            assert relative_error(pick(outputs, key), value) <= OUTPUTS, key
     described = json.loads((GOLDEN / f"{name}.json").read_text())
     layers = described["config"]["num_hidden_layers"]
     assert len(outputs.hidden_states) == described["cases"][case].get("num_hidden_states", layers + 1)
@@ -39,7 +39,7 @@ def test_recorded_attentions():
     assert recorded
     outputs = golden_model("llava_vit_base", attn_implementation="eager")(**inputs, output_attentions=True)
     for key in recorded:
-        assert relative_error(pick(outputs, key), expected[key]) <= TOLERANCE, key
+        assert relative_error(pick(outputs, key), expected[key]) <= OUTPUTS, key
 
 
 @pytest.mark.parametrize("plain_class", [PlainLlavaViT, PlainLlavaViTSdpa])
@@ -52,4 +52,4 @@ def test_the_plain_implementation_gives_them_too(name, case, plain_class):
     outputs = plain(**inputs)
     for key, value in expected.items():
         if not key.startswith("attentions"):
-            assert relative_error(pick(outputs, key), value) <= TOLERANCE, key
+            assert relative_error(pick(outputs, key), value) <= OUTPUTS, key

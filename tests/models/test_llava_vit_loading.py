@@ -6,10 +6,11 @@ import json
 import numpy
 import pytest
 import torch
-from llava_vit_helpers import clip, relative_error, tiny_model
+from llava_vit_helpers import clip, tiny_model
 from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageClassification, AutoModelForVideoClassification
+from measure import OUTPUTS, close, relative_error
 
 AUTO = {
     AutoModel: LlavaViTModel,
@@ -35,7 +36,7 @@ def test_saved_with_its_code_and_loaded_by_its_auto_class(auto_class, tmp_path):
     assert type(loaded).__module__.startswith("transformers_modules")
     for (name, ours), (_, theirs) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert torch.equal(ours, theirs), name
-    assert relative_error(loaded(clip())[0], model(clip())[0]) < 1e-5
+    assert relative_error(loaded(clip())[0], model(clip())[0]) <= OUTPUTS
 
 
 def test_config_json_holds_no_attention_settings(tmp_path):
@@ -84,7 +85,7 @@ def test_device_map_auto(tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path)
     loaded = LlavaViTModel.from_pretrained(tmp_path, device_map="auto").eval()
-    assert torch.equal(loaded(clip()).pooler_output.cpu(), model(clip()).pooler_output)
+    assert close(loaded(clip()).pooler_output.cpu(), model(clip()).pooler_output)
 
 
 @torch.no_grad()
@@ -96,7 +97,7 @@ def test_weights_may_wait_on_disk(tmp_path):
     devices = {name: "disk" for name, _ in model.named_children()}
     offloaded = accelerate.disk_offload(model, tmp_path, execution_device=torch.device("cpu"))
     assert devices and all(parameter.is_meta for parameter in offloaded.parameters())
-    assert torch.equal(offloaded(clip()).pooler_output, expected)
+    assert close(offloaded(clip()).pooler_output, expected)
 
 
 def photograph() -> Image.Image:
@@ -123,8 +124,8 @@ def test_pipeline_image_feature_extraction(tmp_path):
     pixels = image_processor(photograph(), return_tensors="pt").pixel_values
     with torch.no_grad():
         expected = model(pixels)
-    torch.testing.assert_close(torch.tensor(run(photograph())), expected.last_hidden_state)
-    torch.testing.assert_close(run(photograph(), pool=True, return_tensors=True), expected.pooler_output)
+    assert close(torch.tensor(run(photograph())), expected.last_hidden_state)
+    assert close(run(photograph(), pool=True, return_tensors=True), expected.pooler_output)
 
 
 def test_pipeline_image_classification(tmp_path):

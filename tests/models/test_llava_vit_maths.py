@@ -5,7 +5,8 @@ import random
 
 import pytest
 import torch
-from llava_vit_helpers import clip, plain_twin, relative_error, tiny_model
+from llava_vit_helpers import clip, plain_twin, tiny_model
+from measure import OUTPUTS, assert_gradients_close, close, relative_error
 from llavavit.modeling_llava_vit import apply_rotary, cut_patches, indices_from_residual, rotary_cos_sin, split_indices
 
 
@@ -13,7 +14,7 @@ def test_angles_are_concatenated():
     cos, _ = rotary_cos_sin(torch.tensor([[[2, 3, 5]]]), head_dim=32, theta=100.0, dtype=torch.float32)
     half = [2 * 100.0 ** (-i / 4) for i in range(4)]
     half += [3 * 100.0 ** (-i / 6) for i in range(6)] + [5 * 100.0 ** (-i / 6) for i in range(6)]
-    torch.testing.assert_close(cos.flatten(), torch.tensor(half + half).cos())
+    assert close(cos.flatten(), torch.tensor(half + half).cos())
 
 
 def test_angles_of_larger_heads_keep_the_4_6_6_split():
@@ -27,7 +28,7 @@ def test_rotary_acts_on_adjacent_pairs():
     cos, sin = angles.cos(), angles.sin()
     c, s = cos.flatten(), sin.flatten()
     expected = torch.stack([1 * c[0] - 2 * s[0], 2 * c[1] + 1 * s[1], 3 * c[2] - 4 * s[2], 4 * c[3] + 3 * s[3]])
-    torch.testing.assert_close(apply_rotary(x, cos, sin).flatten(), expected)
+    assert close(apply_rotary(x, cos, sin).flatten(), expected)
     assert x.flatten().tolist() == [1.0, 2.0, 3.0, 4.0]
     # Its members carry different angles, so a pair's length is not kept: it is no rotation.
     assert abs(apply_rotary(x, cos, sin)[..., :2].norm() - x[..., :2].norm()) > 1e-3
@@ -39,7 +40,7 @@ def test_head_residual_starts_at_attended_probe():
     tokens = torch.randn(1, 1, 64)  # a single token takes all the attention, so the probe's own value cannot matter
     before = model.head(tokens)
     model.head.probe.add_(1.0)
-    torch.testing.assert_close(model.head(tokens), before)
+    assert close(model.head(tokens), before)
 
 
 @torch.no_grad()
@@ -88,7 +89,7 @@ def test_residual_equals_the_indices_it_stands_for():
     indices = indices_from_residual(residual, 8, 7)
     got = model(clip(), visible_indices=residual).last_hidden_state
     assert got.shape == (2, 7, 64)
-    assert torch.equal(got, model(clip(), visible_indices=indices).last_hidden_state)
+    assert close(got, model(clip(), visible_indices=indices).last_hidden_state)
 
 
 def random_case(seed: int):
@@ -137,11 +138,11 @@ def test_random_configurations_equal_the_plain_implementation(seed, backend):
     model = tiny_model(seed=seed, attn_implementation=backend, **config)
     expected = plain_twin(model)(**inputs)
     got = model(**inputs, output_hidden_states=True)
-    assert relative_error(got.last_hidden_state, expected["last_hidden_state"]) < 1e-5
+    assert relative_error(got.last_hidden_state, expected["last_hidden_state"]) <= OUTPUTS
     for ours, theirs in zip(got.hidden_states, expected["hidden_states"], strict=True):
-        assert relative_error(ours, theirs) < 1e-5
+        assert relative_error(ours, theirs) <= OUTPUTS
     if config["use_head"]:
-        assert relative_error(got.pooler_output, expected["pooler_output"]) < 1e-5
+        assert relative_error(got.pooler_output, expected["pooler_output"]) <= OUTPUTS
     else:
         assert got.pooler_output is None
 
@@ -155,21 +156,5 @@ def test_gradients_equal_the_plain_implementation():
         model(**inputs)[key].square().mean().backward()
         plain(**inputs)[key].square().mean().backward()
         theirs = dict(plain.named_parameters())
-        scale = max(parameter.grad.abs().max() for parameter in theirs.values())
-        for name, parameter in model.named_parameters():
-            assert (parameter.grad - theirs[name].grad).abs().max() <= 1e-5 * scale, name
-
-
-@torch.no_grad()
-def test_the_mlp_in_chunks_equals_the_mlp_at_once(monkeypatch):
-    import llavavit.modeling_llava_vit as modeling
-
-    model = tiny_model()
-    expected = model(clip())
-    monkeypatch.setattr(modeling, "CHUNK_BYTES", 96 * 4 * 5)  # five tokens at a time, of 2 x 36
-    assert modeling.rows_per_chunk(torch.zeros(2, 36, 64), 96) == 5
-    assert relative_error(model(clip()).last_hidden_state, expected.last_hidden_state) < 1e-6
-    seen = []
-    model.encoder.layers[0].mlp.fc1.register_forward_hook(lambda module, args, output: seen.append(output.shape))
-    model(clip())
-    assert seen == [(2, 36, 96)]  # whoever looks inside sees all tokens at once
+        ours = {name: parameter.grad for name, parameter in model.named_parameters()}
+        assert_gradients_close(ours, {name: theirs[name].grad for name in ours})

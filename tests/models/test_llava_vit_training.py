@@ -4,6 +4,7 @@
 import pytest
 import torch
 from llava_vit_helpers import clip, tiny_config, tiny_model
+from measure import assert_gradients_close, close, relative_error
 from llavavit import LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 from torch.nn import functional as F
 
@@ -28,9 +29,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(backend, use_reentrant,
     got = gradients(model)
     assert len(runs) == 2  # once forward, once again for the backward pass
     assert set(got) == set(dict(model.named_parameters()))
-    scale = max(gradient.abs().max() for gradient in expected.values())
-    for name, gradient in got.items():
-        assert (gradient - expected[name]).abs().max() <= 1e-6 * scale, name
+    assert_gradients_close(got, expected)
 
 
 @pytest.mark.parametrize("settings", [{}, dict(use_head=False), dict(layer_norm_type="rms_norm")])
@@ -56,32 +55,32 @@ def test_checkpointing_keeps_attentions_and_hidden_states():
     model.gradient_checkpointing_enable()
     got = model(clip(), output_attentions=True, output_hidden_states=True)
     assert len(got.attentions) == 2 and len(got.hidden_states) == 3
-    torch.testing.assert_close(got.attentions[1], expected.attentions[1])
+    assert close(got.attentions[1], expected.attentions[1])
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_attention_dropout_acts_in_training_only(backend):
     model = tiny_model(attention_dropout=0.5, attn_implementation=backend)
     calm = tiny_model(attn_implementation=backend)(clip()).last_hidden_state
-    assert torch.equal(model(clip()).last_hidden_state, calm)
+    assert close(model(clip()).last_hidden_state, calm)
     model.train()
-    assert not torch.equal(model(clip()).last_hidden_state, model(clip()).last_hidden_state)
+    assert not close(model(clip()).last_hidden_state, model(clip()).last_hidden_state)
 
 
 def test_loss_of_integer_labels_is_cross_entropy():
     model = tiny_model(LlavaViTForImageClassification, num_labels=3)
     labels = torch.tensor([2, -100])
     outputs = model(clip(), labels=labels)
-    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits[:1], labels[:1]))
+    assert close(outputs.loss, F.cross_entropy(outputs.logits[:1], labels[:1]))
     assert model.config.problem_type == "single_label_classification"
-    torch.testing.assert_close(model(clip(), labels=labels.int(), return_dict=False)[0], outputs.loss)
+    assert close(model(clip(), labels=labels.int(), return_dict=False)[0], outputs.loss)
 
 
 def test_loss_of_float_labels_is_binary_cross_entropy():
     model = tiny_model(LlavaViTForVideoClassification, num_labels=3)
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     outputs = model(clip(), labels=labels)
-    torch.testing.assert_close(outputs.loss, F.binary_cross_entropy_with_logits(outputs.logits, labels))
+    assert close(outputs.loss, F.binary_cross_entropy_with_logits(outputs.logits, labels))
     assert model.config.problem_type == "multi_label_classification"
 
 
@@ -89,7 +88,7 @@ def test_loss_of_float_labels_is_binary_cross_entropy():
 def test_loss_of_one_label_is_the_squared_error(shape):
     model = tiny_model(LlavaViTForImageClassification, num_labels=1)
     outputs = model(clip(), labels=torch.tensor([0.5, -1.0]).view(shape))
-    torch.testing.assert_close(outputs.loss, F.mse_loss(outputs.logits[:, 0], torch.tensor([0.5, -1.0])))
+    assert close(outputs.loss, F.mse_loss(outputs.logits[:, 0], torch.tensor([0.5, -1.0])))
     assert model.config.problem_type == "regression"
 
 
@@ -97,7 +96,46 @@ def test_a_problem_type_that_was_set_decides():
     model = tiny_model(LlavaViTForImageClassification, num_labels=3, problem_type="regression")
     labels = torch.randn(2, 3)
     outputs = model(clip(), labels=labels)
-    torch.testing.assert_close(outputs.loss, F.mse_loss(outputs.logits, labels))
+    assert close(outputs.loss, F.mse_loss(outputs.logits, labels))
+
+
+def test_accumulated_batches_weigh_what_they_hold():
+    """Trainer passes the labels of all batches: their losses then add up to the loss of one batch."""
+    cases = {
+        "single": (dict(num_labels=3), torch.tensor([2, -100, 1]), 2),
+        "several": (dict(num_labels=3), torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 0]]), 9),
+        "regression": (dict(num_labels=1), torch.tensor([0.5, -1.0, 2.0]), 3),
+    }
+    for name, (settings, labels, items) in cases.items():
+        model = tiny_model(LlavaViTForImageClassification, **settings)
+        whole = model(clip(batch=3), labels=labels).loss
+        for count in (items, torch.tensor(items)):
+            parts = [model(clip(batch=3)[rows], labels=labels[rows], num_items_in_batch=count).loss for rows in (slice(0, 2), slice(2, 3))]
+            torch.testing.assert_close(sum(parts), whole, msg=name)
+
+
+def test_the_loss_of_a_half_precision_model_is_float32():
+    model = tiny_model(LlavaViTForImageClassification, num_labels=3).to(torch.bfloat16)
+    outputs = model(clip(), labels=torch.tensor([1, 2]))
+    assert outputs.logits.dtype == torch.bfloat16 and outputs.loss.dtype == torch.float32
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits.float(), torch.tensor([1, 2])))
+
+
+def test_every_second_layer_may_be_checkpointed_and_hooks_run_once():
+    model = tiny_model(LlavaViTForImageClassification, num_labels=3, num_hidden_layers=4).train()
+    if not hasattr(model, "activation_checkpointing_enable"):
+        pytest.skip("this transformers release checkpoints every layer or none")
+    expected = gradients(model)
+    model.activation_checkpointing_enable(every_n_layers=2)
+    layers = model.llava_vit.encoder.layers
+    inside, outside = [], []
+    for number, layer in enumerate(layers):
+        layer.mlp.register_forward_pre_hook(lambda *_, number=number: inside.append(number))
+        layer.register_forward_pre_hook(lambda *_, number=number: outside.append(number))
+    got = gradients(model)
+    assert sorted(inside.count(number) for number in range(4)) == [1, 1, 2, 2] and outside == [0, 1, 2, 3]
+    for name, gradient in got.items():
+        assert relative_error(gradient, expected[name]) <= 1e-4, name
 
 
 def test_initialisation():

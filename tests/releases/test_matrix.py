@@ -1,4 +1,4 @@
-"""The releases' table: what the README shows is what the kept results say, and results are never taken for more than they are."""
+"""The releases' page: what it shows is what the kept results say, and results are never taken for more than they are."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 from hubtools.matrix.suite import VARIANTS, _result
 from hubtools.errors import UserError
-from hubtools.matrix.results import README, RESULTS, is_current, load_results, readme_table, render, save_results, write_readme
+from hubtools.matrix.results import DOCUMENT, RESULTS, document, is_current, load_results, render, save_results, write_document
 from hubtools.matrix.mutants import MUTANTS, broken_kit
 from hubtools.packages import PACKAGES, ROOT
 from hubtools.matrix.releases import Environment, last_patches, parse_version, representative
@@ -26,8 +26,11 @@ def matrix(*arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd="/")
 
 
-def test_readme_shows_the_results():
-    assert readme_table(README.read_text(encoding="utf-8")) == render(load_results()), "run `python scripts/matrix.py --write-readme`"
+def test_the_page_shows_the_results_and_the_readme_leads_there():
+    assert DOCUMENT.read_text(encoding="utf-8") == document(load_results()), "run `python scripts/matrix.py --write-page`"
+    passed = [version for version, result in load_results().items() if result["status"] == "passed"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "](docs/releases.md)" in readme and f"{len(passed)} of {len(load_results())}" in readme
 
 
 def test_every_minor_has_a_result():
@@ -38,26 +41,15 @@ def test_every_minor_has_a_result():
     assert [minor for major, minor in minors if major == 5] == list(range(minors[-1][1] + 1))
 
 
-def test_table_changes_with_the_results(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- matrix:begin -->\nold\n<!-- matrix:end -->\nafter\n", encoding="utf-8")
+def test_the_page_changes_with_the_results(tmp_path):
     failing = {**PASSED, "status": "failed", "failed": {"test_a": "no"}, "not_applicable": {"test_b": "no such class"}}
     releases = {"4.46.3": PASSED, "5.0.0": failing, "5.1.0": {"status": "not installable", "reason": "needs Python 3.12", "not_applicable": {}}}
-    write_readme(releases, readme)
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    table = readme_table(text)
-    assert table == render(releases) and table != render({**releases, "5.0.0": PASSED})
-    assert "| 5.0.0 | 1.3.0 | failed | 3 | 1 | 1 (a) |" in table and "(a) no such class" in table
-    assert "| 5.1.0 | | not installable: needs Python 3.12 |" in table
-    assert "1 of 3 releases pass" in table
-
-
-def test_readme_without_markers_is_an_error(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing here\n", encoding="utf-8")
-    with pytest.raises(UserError, match="matrix:begin"):
-        write_readme({"4.46.3": PASSED}, readme)
+    write_document(releases, tmp_path / "docs" / "releases.md")
+    page = (tmp_path / "docs" / "releases.md").read_text(encoding="utf-8")
+    assert page.endswith(f"{render(releases)}\n") and render(releases) != render({**releases, "5.0.0": PASSED})
+    assert "| 5.0.0 | 1.3.0 | failed | 3 | 1 | 1 (a) |" in page and "(a) no such class" in page
+    assert "| 5.1.0 | | not installable: needs Python 3.12 |" in page
+    assert "1 of 3 releases pass" in page
 
 
 def test_results_survive_the_file(tmp_path):

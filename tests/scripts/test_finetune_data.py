@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from measure import assert_outputs_close
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 from hubtools.errors import UserError
@@ -75,7 +76,7 @@ def test_clip_pixels_are_those_of_the_image_processor():
     batch = moving_digits.collate([moving_digits.HeldOutClips([3])[0]], processor.image_mean, processor.image_std)
     frames = [Image.fromarray(frame).convert("RGB") for frame in moving_digits.HeldOutClips([3])[0]["clip"]]
     expected = processor(frames, return_tensors="pt")["pixel_values"]  # (T, C, H, W)
-    torch.testing.assert_close(batch["pixel_values"][0].transpose(0, 1), expected, atol=1e-6, rtol=0)
+    assert_outputs_close(batch["pixel_values"][0].transpose(0, 1), expected)
 
 
 def test_residual_is_where_frames_differ():
@@ -83,8 +84,8 @@ def test_residual_is_where_frames_differ():
     pixels[0, :, 1, 2, 3] = 1.0
     residual = moving_digits.residual_of(pixels)
     expected = torch.zeros(1, 1, 3, 4, 4)
-    expected[0, 0, 1:, 2, 3] = 1.0  # it comes in the second frame and goes in the third
-    assert torch.equal(residual, expected)
+    expected[0, 0, 1:, 2, 3] = 3.0  # one of each channel: it comes in the second frame and goes in the third
+    assert_outputs_close(residual, expected)
 
 
 def test_held_out_clips_are_of_held_out_digits_and_cover_every_direction():

@@ -107,7 +107,7 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(start, tmp_path):
     assert resumed.code == 0 and "continuing from" in resumed.err, resumed.err
     curves = [dict(json.loads((tmp_path / f"{name}.training" / "loss.json").read_text())) for name in ("whole", "killed")]
     assert curves[0].keys() == curves[1].keys()
-    assert max(abs(curves[0][step] - curves[1][step]) for step in curves[0]) < 1e-5
+    assert max(abs(curves[0][step] - curves[1][step]) for step in curves[0]) < 1e-4
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed")]
     # Keys' biases cancel in the softmax: their gradient is rounding noise, which the optimizer scales up to its step.
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-3) for name in weights[0])

@@ -1,4 +1,5 @@
-"""What changed between frames, wherever the project computes it: the channels' differences never cancel each other out."""
+"""What changed between frames, wherever the project computes it: the channels' differences never cancel each other
+out."""
 
 import re
 
@@ -9,7 +10,12 @@ from hubtools.finetuning import moving_digits
 from hubtools.packages import ROOT
 from measure import assert_outputs_close
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "llavavit" / "README.md", TEMPLATES / "llavavit_notes.md", TEMPLATES / "llavavit_video_example.py"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "llavavit" / "README.md",
+    TEMPLATES / "llavavit_notes.md",
+    TEMPLATES / "llavavit_video_example.py",
+]
 
 
 def from_document(path):

@@ -1,7 +1,9 @@
 """Every snippet of the documentation runs as it stands, in a folder such as its reader would sit in.
 
-Python blocks of one document run in order in one process; a printed line that a comment announces must come out so. Shell
-blocks run under `bash -e` in a terminal, uploads against a Hub on 127.0.0.1. `make` targets are looked up, not run: they run this suite.
+Python blocks of one document run in order in one process; a printed line that a comment announces must come out so.
+Shell blocks run under `bash -e` in a terminal, uploads against a Hub on 127.0.0.1. `make` targets are looked up, not
+run:
+they run this suite.
 """
 
 import dataclasses
@@ -14,19 +16,24 @@ import wave
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits, load_sample_image
-
 from hubtools.assembly.build import build_folder
+from hubtools.assembly.recipes import load_recipe
 from hubtools.demos.photos import save_training_checkpoint
 from hubtools.packages import ROOT
-from hubtools.assembly.recipes import load_recipe
 from local_hub import LocalHub
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
 from terminal import run_in_terminal
 
 DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md"]
 # One recipe for every template of a model card.
-CARDS = ["llava-vit-small", "onevision-encoder-large-lang", "byteformer-imagenet-jpeg-q60-k4-w128", "byteformer-speech-commands-wav", "byteformer-speech-commands-mp3-k4-w32"]
+CARDS = [
+    "llava-vit-small",
+    "onevision-encoder-large-lang",
+    "byteformer-imagenet-jpeg-q60-k4-w128",
+    "byteformer-speech-commands-wav",
+    "byteformer-speech-commands-mp3-k4-w32",
+]
 DEMOS = ["byteformer-digits", "llava-vit-moving-digits"]
 
 
@@ -36,13 +43,17 @@ def blocks(text: str, language: str):
 
 
 def announced(code: str):
-    """What the comments behind print() announce: a number, or shapes."""
-    return [match.group(1) for match in re.finditer(r"^\s*print\(.*\)  # (\([\d, ]+\)(?: \([\d, ]+\))*|\d+)$", code, flags=re.MULTILINE)]
+    """What the comments behind print() announce: shapes, a number or a word."""
+    return [
+        match.group(1)
+        for match in re.finditer(r"^\s*print\(.*\)  # (\([\d, ]+\)(?: \([\d, ]+\))*|\S+)$", code, flags=re.MULTILINE)
+    ]
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A folder with what the documents mention: models, a photograph, a digit, a checkpoint, the repository's own folders."""
+    """A folder with what the documents mention: models, a photograph, a digit, a checkpoint, the repository's own
+    folders."""
     desk = tmp_path_factory.mktemp("desk")
     build_folder(desk / "your-name" / "llava-vit-small", load_recipe("llava-vit-small"), None)
     for name in DEMOS:
@@ -57,7 +68,7 @@ def desk(tmp_path_factory):
     (desk / "word.mp3").write_bytes(b"ID3" + os.urandom(3000))  # the model reads bytes: any will do
     write_sound(desk / "word.wav")
     save_training_checkpoint(desk / "llava-vit-small.pth")
-    for name in ("scripts", "tests", "hub_repos"):
+    for name in ("scripts", "tests", "hub_repos", "docs"):
         (desk / name).symlink_to(ROOT / name)
     for name in ("llavavit", "byteformer"):
         shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -82,22 +93,32 @@ def smaller(name: str):
 
 
 def environment(desk: Path, **more):
-    own = {"HF_HOME": str(desk / "cache"), "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    own = {
+        "HF_HOME": str(desk / "cache"),
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     return {**os.environ, **more, **own}
 
 
-def run_python(desk: Path, code: str) -> str:
+def run_python(desk: Path, code: str) -> subprocess.CompletedProcess:
     (desk / "snippets.py").write_text(code, encoding="utf-8")
-    result = subprocess.run([sys.executable, "snippets.py"], cwd=desk, env=environment(desk, HF_HUB_OFFLINE="1"), capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "snippets.py"],
+        cwd=desk,
+        env=environment(desk, HF_HUB_OFFLINE="1"),
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+    return result
 
 
 def check_python(desk: Path, text: str) -> int:
     found = blocks(text, "python")
     if found:
         code = "\n".join(found)
-        out = run_python(desk, code).splitlines()
+        out = run_python(desk, code).stdout.splitlines()
         for line in announced(code):
             assert line in out, f"{line!r} is announced, printed was {out}"
     return len(found)
@@ -108,7 +129,27 @@ def test_python_of_the_documents(desk, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     parts = text.split("## 中文快速上手\n")  # the quick start begins anew: nothing above it is needed
     assert sum(check_python(desk, part) for part in parts) > 0
-    assert not re.findall(r"^```(?!python|bash|$)\w*", text, flags=re.MULTILINE), "a block in a language that is not run"
+    assert not re.findall(r"^```(?!python|bash|$)\w*", text, flags=re.MULTILINE), (
+        "a block in a language that is not run"
+    )
+
+
+def test_the_first_snippet_runs_on_what_the_repository_holds_and_warns_of_nothing(desk):
+    first = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")[0]
+    assert "your-name" not in first and len(first.strip().splitlines()) <= 3
+    ran = run_python(desk, first)
+    assert ran.stdout == "7\n"
+    said = [
+        line for line in re.split(r"[\r\n]+", ran.stderr) if line.strip() and not line.startswith("Loading weights")
+    ]
+    assert said == []
+
+
+def test_the_readme_is_short_and_leads_to_files_that_are_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 200
+    linked = [target for target in re.findall(r"\]\(([^)#]+)\)", text)]
+    assert linked and all((ROOT / target).exists() for target in linked)
 
 
 @pytest.mark.parametrize("name", CARDS + DEMOS)
@@ -117,7 +158,11 @@ def test_python_of_the_model_cards(desk, name):
     assert check_python(desk, card) > 0
 
 
-SHELL = [(name, index) for name in DOCUMENTS for index in range(len(blocks((ROOT / name).read_text(encoding="utf-8"), "bash")))]
+SHELL = [
+    (name, index)
+    for name in DOCUMENTS
+    for index in range(len(blocks((ROOT / name).read_text(encoding="utf-8"), "bash")))
+]
 
 
 @pytest.mark.parametrize("name, index", SHELL)

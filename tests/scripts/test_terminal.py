@@ -1,4 +1,5 @@
-"""The scripts in a terminal of 120 columns, where bars are drawn: those that the documents' shell blocks do not run there already (test_snippets.py)."""
+"""The scripts in a terminal of 120 columns, where bars are drawn: those that the documents' shell blocks do not run
+there already (test_snippets.py)."""
 
 import json
 import os
@@ -17,7 +18,9 @@ RESULT = {"status": "passed", "passed": 3, "failed": {}, "not_applicable": {}, "
 
 
 def run_script(name, *arguments, cwd, **environment):
-    shown = run_in_terminal([sys.executable, SCRIPTS / name, *arguments], cwd, {**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    shown = run_in_terminal(
+        [sys.executable, SCRIPTS / name, *arguments], cwd, {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    )
     assert "Traceback" not in shown.text, shown.text[-3000:]
     too_long = [state for state in shown.redrawn if len(state) > COLUMNS]
     assert not too_long, "a bar that does not fit its line is drawn over many lines"
@@ -48,10 +51,13 @@ def test_benchmark(tmp_path):
     assert json.loads(shown.text.splitlines()[-1])["results"][0]["case"] == "tiff"
 
 
-
 def test_matrix(tmp_path):
     """A release that has passed with the code as it is stands, so that nothing is run anew."""
-    kept = {"5.23.0": {**RESULT, "packages": {"huggingface_hub": "2.4.0", "torch": "2.13.0"}, "fingerprint": fingerprint()}}
+    kept = {
+        "5.23.0": {**RESULT, "packages": {"huggingface_hub": "2.4.0", "torch": "2.13.0"}, "fingerprint": fingerprint()}
+    }
     (tmp_path / "results.json").write_text(json.dumps({"releases": kept}))
-    shown = run_script("matrix.py", "5.23.0", "--results", tmp_path / "results.json", "--logs", tmp_path / "logs", cwd=tmp_path)
+    shown = run_script(
+        "matrix.py", "5.23.0", "--results", tmp_path / "results.json", "--logs", tmp_path / "logs", cwd=tmp_path
+    )
     assert shown.code == 0 and "1 passed, 0 failed" in shown.text, shown.text

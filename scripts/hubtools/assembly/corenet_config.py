@@ -6,12 +6,13 @@ leaves out has CoreNet's default; those that differ from the classes' own are na
 """
 
 import logging
+import reprlib
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
 from ..errors import UserError
 from ..foreign.documents import read_document
-from ..foreign.schema import CORENET, check
+from ..foreign.schema import check_experiment
 from ..packages import PACKAGES
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def read_corenet_config(path: Any) -> Dict[str, Any]:
         UserError: not YAML, another model, an unknown mode, or values that no model or processor can be built from.
     """
     settings = flatten(load_yaml(Path(path)), str(path))
-    check(settings, CORENET, str(path))
+    check_experiment(settings, str(path))
     check_names(settings, str(path))
     is_audio = has_block(settings, "model.audio_classification")
     recipe = {
@@ -88,7 +89,7 @@ def flatten(content: Mapping[str, Any], path: str, prefix: str = "") -> Dict[str
         inner = flatten(value, path, f"{name}.") if isinstance(value, Mapping) and value else {name: None if value == {} else value}
         for full_name, setting in inner.items():
             if full_name in flat and flat[full_name] != setting:
-                raise UserError(f"{path} gives {full_name} twice: {flat[full_name]!r} and {setting!r}")
+                raise UserError(f"{path} gives {full_name} twice: {reprlib.repr(flat[full_name])} and {reprlib.repr(setting)}")
             flat[full_name] = setting
     return flat
 
@@ -106,7 +107,7 @@ def get(settings: Mapping[str, Any], key: str, default: Any = None) -> Any:
 def is_enabled(settings: Mapping[str, Any], block: str, path: str) -> bool:
     value = get(settings, f"{block}.enable", False)
     if not isinstance(value, bool):
-        raise UserError(f"{path}: {block}.enable must be true or false, got {value!r}")
+        raise UserError(f"{path}: {block}.enable must be true or false, got {reprlib.repr(value)}")
     return value
 
 
@@ -119,7 +120,7 @@ def check_names(settings: Mapping[str, Any], path: str) -> None:
     given = {key: settings[key] for key in names if get(settings, key) is not None}
     for key, name in given.items():
         if name not in names[key]:
-            raise UserError(f"{path}: {key} is {name!r}; accepted: {', '.join(names[key])}")
+            raise UserError(f"{path}: {key} is {reprlib.repr(name)}; accepted: {', '.join(names[key])}")
     if not given and not has_block(settings, MODEL):
         raise UserError(f"{path} names no model: model.classification.name must be {', '.join(MODEL_NAMES)}")
 
@@ -128,8 +129,8 @@ def read_model(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     """The arguments of ByteFormerConfig."""
     modes = PACKAGES["byteformer"].load().BYTEFORMER_MODES
     mode = get(settings, f"{MODEL}.mode", DEFAULT_MODE)
-    if mode not in modes:
-        raise UserError(f"{path}: {MODEL}.mode is {mode!r}; accepted: {', '.join(modes)}")
+    if not isinstance(mode, str) or mode not in modes:
+        raise UserError(f"{path}: {MODEL}.mode is {reprlib.repr(mode)}; accepted: {', '.join(modes)}")
     config = dict(modes[mode])
     for key in SAME_NAME:
         if get(settings, f"{MODEL}.{key}") is not None:
@@ -141,7 +142,7 @@ def read_model(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     check_norm(settings, path)
     config["num_labels"] = get(settings, "model.classification.n_classes", DEFAULT_CLASSES)
     if not isinstance(config["num_labels"], int) or isinstance(config["num_labels"], bool) or config["num_labels"] < 1:
-        raise UserError(f"{path}: model.classification.n_classes must be a positive integer, got {config['num_labels']!r}")
+        raise UserError(f"{path}: model.classification.n_classes must be a positive integer, got {reprlib.repr(config['num_labels'])}")
     check_layers(config, mode, path)
     reduce_shifts(config)
     report_ignored(settings, path)
@@ -151,7 +152,7 @@ def read_model(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
 def read_activation(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     name = get(settings, "model.activation.name", DEFAULT_ACTIVATION)
     if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise UserError(f"{path}: model.activation.name is {name!r}; accepted: {', '.join(ACTIVATIONS)}")
+        raise UserError(f"{path}: model.activation.name is {reprlib.repr(name)}; accepted: {', '.join(ACTIVATIONS)}")
     if name == "leaky_relu":
         return {"hidden_act": name, "leaky_relu_slope": get(settings, "model.activation.neg_slope", DEFAULT_SLOPE)}
     return {"hidden_act": ACTIVATIONS[name]}
@@ -160,18 +161,18 @@ def read_activation(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
 def check_norm(settings: Mapping[str, Any], path: str) -> None:
     name = get(settings, f"{MODEL}.norm_layer", NORMS[0])
     if name not in NORMS:
-        raise UserError(f"{path}: {MODEL}.norm_layer is {name!r}; accepted: {', '.join(NORMS)}")
+        raise UserError(f"{path}: {MODEL}.norm_layer is {reprlib.repr(name)}; accepted: {', '.join(NORMS)}")
 
 
 def check_layers(config: Mapping[str, Any], mode: str, path: str) -> None:
     layers = config["num_hidden_layers"]
     absent = [key for key in PER_LAYER if key not in config]
     if layers != DEFAULT_LAYERS and absent:
-        raise UserError(f"{path}: mode {mode!r} has {layers} layers; {' and '.join(f'{MODEL}.{key}' for key in absent)} must be given, one entry per layer")
+        raise UserError(f"{path}: mode {reprlib.repr(mode)} has {layers} layers; {' and '.join(f'{MODEL}.{key}' for key in absent)} must be given, one entry per layer")
 
 
 def reduce_shifts(config: Dict[str, Any]) -> None:
-    """CoreNet lets a shift reach the window's size and beyond, where it rolls by whole windows, to no effect; ours does not."""
+    """CoreNet rolls by whole windows, to no effect, where a shift reaches the window's size: what counts is the rest."""
     shifts, windows = config.get("window_shifts"), config.get("window_sizes", [128])
     if isinstance(windows, int):
         config["window_sizes"] = windows = [windows]

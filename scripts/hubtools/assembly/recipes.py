@@ -10,7 +10,7 @@ from ..errors import UserError, shown
 from ..foreign import schema
 from ..foreign.documents import read_document
 from ..foreign.sizes import check_parameters
-from ..packages import PACKAGES, ROOT, Package, package_named
+from ..packages import PACKAGES, ROOT, Package
 
 try:
     import tomllib
@@ -122,10 +122,15 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
         tables[key] = content.get(key, {})
         if not isinstance(tables[key], Mapping):
             raise UserError(f"{where}: [{key}] must be a table, got {shown(tables[key])}")
-    recipe = Recipe(name, package_named(content["package"]), content["architecture"], checkpoint=content.get("checkpoint"), **tables)
+    if content["package"] not in PACKAGES:
+        raise UserError(f"{where}: unknown package {shown(content['package'])}; known: {', '.join(PACKAGES)}")
+    package = PACKAGES[content["package"]]
+    if content["architecture"] not in package.models.values():
+        known = ", ".join(sorted(package.models.values()))
+        raise UserError(f"{where}: architecture {shown(content['architecture'])} is not in package {package.name!r}; known: {known}")
+    recipe = Recipe(name, package, content["architecture"], checkpoint=content.get("checkpoint"), **tables)
     if not isinstance(recipe.checkpoint, (str, type(None))):
         raise UserError(f"{where}: checkpoint must be text, got {shown(recipe.checkpoint)}")
-    recipe.auto_class  # an unknown architecture is an error here already
     check_keys(f"{where} [config]", recipe.config, config_keys(recipe.package))
     check_keys(f"{where} [processor]", recipe.processor, processor_keys(recipe))
     check_keys(f"{where} [card]", recipe.card, schema.CARD["properties"])

@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from ..assembly.layouts import from_hub_layout, stack
-from ..packages import ROOT
 from ..assembly.recipes import load_recipe
+from ..packages import ROOT
 
 RECIPE = "llava-vit-small"
 USE_FOLDER = Path(__file__).with_name("use_folder.py")

@@ -1,4 +1,5 @@
-"""The two trained models of hub_repos/ on data they have never seen: digits from the bytes of PNG files, motion from clips."""
+"""The two trained models of hub_repos/ on data they have never seen: digits from the bytes of PNG files, motion from
+clips."""
 
 import os
 import random
@@ -19,10 +20,13 @@ USE_TRAINED = Path(__file__).with_name("use_trained.py")
 
 
 def run(output: Path) -> None:
-    """Writes the held-out data as files, then lets a fresh process that knows only them and the folders classify them."""
+    """Writes the held-out data as files, then lets a fresh process that knows only them and the folders classify
+    them."""
     for folder in (DIGITS_MODEL, MOTION_MODEL):
         if not (folder / "model.safetensors").is_file():
-            raise UserError(f"{folder} has no model.safetensors; {folder.name}.toml beside it tells the command that trains it")
+            raise UserError(
+                f"{folder} has no model.safetensors; {folder.name}.toml beside it tells the command that trains it"
+            )
     files = save_digits(output / "digits")
     clips = save_clips(output / "clips.safetensors")
     print(f"wrote {len(files)} held-out digits to {output / 'digits'} and held-out clips to {clips}", flush=True)

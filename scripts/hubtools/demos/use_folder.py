@@ -1,6 +1,7 @@
-"""What a stranger does with the Hub folder: run in a process of its own that knows transformers and the folder, nothing else.
+"""What a stranger does with the Hub folder: run in a process of its own that knows transformers and the folder, nothing
+else.
 
-    python -I use_folder.py FOLDER OUTPUT PHOTO...
+python -I use_folder.py FOLDER OUTPUT PHOTO...
 """
 
 import sys
@@ -25,7 +26,10 @@ def encode_photos(model, processor, photos, output):
     images = [Image.open(path).convert("RGB") for path in photos]
     pixel_values = processor(images, return_tensors="pt")["pixel_values"]
     result = model(pixel_values)
-    print(f"photographs: pixels {tuple(pixel_values.shape)} -> patches {tuple(result.last_hidden_state.shape)}, pooled {tuple(result.pooler_output.shape)}")
+    print(
+        f"photographs: pixels {tuple(pixel_values.shape)} -> patches {tuple(result.last_hidden_state.shape)}, pooled "
+        f"{tuple(result.pooler_output.shape)}"
+    )
     print(f"pooled similarity of {photos[0].stem} and {photos[1].stem}: {similarity(*result.pooler_output):.4f}")
     for path, pixels, patches in zip(photos, pixel_values, result.last_hidden_state):
         picture = output / f"{path.stem}_features.png"
@@ -52,7 +56,8 @@ def encode_pan(model, photo, pooled):
 
 
 def pan(photo):
-    """(C, H, W) -> (1, C, FRAMES, SIDE, SIDE): a window that moves over the photograph from its left to its right edge."""
+    """(C, H, W) -> (1, C, FRAMES, SIDE, SIDE): a window that moves over the photograph from its left to its right
+    edge."""
     lefts = torch.linspace(0, photo.shape[-1] - SIDE, FRAMES).long().tolist()
     top = (photo.shape[-2] - SIDE) // 2
     return torch.stack([photo[:, top : top + SIDE, left : left + SIDE] for left in lefts], dim=1).unsqueeze(0)

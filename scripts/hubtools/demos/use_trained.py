@@ -1,4 +1,5 @@
-"""What a stranger does with the two trained folders: run in a process of its own that knows transformers, folders and files.
+"""What a stranger does with the two trained folders: run in a process of its own that knows transformers, folders and
+files.
 
     python -I use_trained.py DIGITS_FOLDER MOTION_FOLDER OUTPUT
 
@@ -32,12 +33,16 @@ def classify_digits(folder, output):
     for path, truth, answer in results[:SHOWN]:
         print(f"  {path.name}: truth {truth}, prediction {answer['label']} ({answer['score']:.3f})")
     right = sum(truth == answer["label"] for _, truth, answer in results)
-    print(f"digits from PNG files: {right} of {len(results)} right ({100 * right / len(results):.1f} %) in {seconds:.1f} s")
+    print(
+        f"digits from PNG files: {right} of {len(results)} right ({100 * right / len(results):.1f} %) in {seconds:.1f} "
+        "s"
+    )
     return results[:SHOWN]
 
 
 def load_clips(path, processor):
-    """Pixels (B, 3, T, H, W) as the image processor makes them, what changed since the frame before, and the classes."""
+    """Pixels (B, 3, T, H, W) as the image processor makes them, what changed since the frame before, and the
+    classes."""
     stored = load_file(path)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (processor.image_mean, processor.image_std))
     pixels = (stored["frames"].float()[:, None] / 255 - mean) / std
@@ -82,7 +87,8 @@ def selected_patches(residual, model):
 
 
 def draw(results, frames, chosen, truth, answer):
-    """Row one: digits and their predictions. Row two: the frames of a clip. Row three: what the sparse model sees of it."""
+    """Row one: digits and their predictions. Row two: the frames of a clip. Row three: what the sparse model sees of
+    it."""
     row = TILE + GAP + CAPTION
     picture = Image.new("RGB", (GAP + SHOWN * (TILE + GAP), 3 * row + GAP), PAPER)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
@@ -120,7 +126,9 @@ def main(digits_folder, motion_folder, output):
     output = Path(output)
     results = classify_digits(digits_folder, output)
     model = AutoModelForVideoClassification.from_pretrained(motion_folder, trust_remote_code=True).eval()
-    pixels, residual, labels = load_clips(output / "clips.safetensors", CLIPImageProcessor.from_pretrained(motion_folder))
+    pixels, residual, labels = load_clips(
+        output / "clips.safetensors", CLIPImageProcessor.from_pretrained(motion_folder)
+    )
     answers = classify_motion(model, pixels, residual, labels)
     frames = load_file(output / "clips.safetensors")["frames"][0]
     names = model.config.id2label

@@ -136,9 +136,9 @@ def _decodes(recipe: Recipe, processor: Any, paths: List[Path], reading: str) ->
     if "bytes" in accepted and reading == "auto" and len(strangers) == len(paths):
         return False
     if strangers:
-        format = "WAV files" if _is_audio(recipe) else "pictures that Pillow knows"
+        known = "WAV files" if _is_audio(recipe) else "pictures that Pillow knows"
         hint = "; move them away, or take all files as they are with --read-files-as bytes" if "bytes" in accepted else ""
-        raise UserError(f"{len(strangers)} of {len(paths)} files are not {format}: {some(map(str, strangers), 3)}{hint}")
+        raise UserError(f"{len(strangers)} of {len(paths)} files are not {known}: {some(map(str, strangers), 3)}{hint}")
     return True
 
 

@@ -265,7 +265,7 @@ def check(content: Any, schema: Schema, where: str) -> None:
         return
     # A key that is misspelt is missing, too: the misspelling is what helps.
     error = next((error for error in errors if error.validator == "additionalProperties"), errors[0])
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part, 80)[1:-1]}" for part in error.absolute_path).lstrip(".")
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{plain(part, 80)}" for part in error.absolute_path).lstrip(".")
     if error.validator == "additionalProperties":
         unknown = sorted(str(key) for key in error.instance if key not in error.schema["properties"])
         raise UserError(f"{where}{place and ': ' + place}: unknown {some([plain(key, 60) for key in unknown[:9]], 3)}; known: {', '.join(error.schema['properties'])}")
@@ -274,6 +274,18 @@ def check(content: Any, schema: Schema, where: str) -> None:
         raise UserError(f"{where}{place and ': ' + place}: {', '.join(absent)} missing in {shown(error.instance)}")
     accepted = error.schema.get("description", error.message)
     raise UserError(f"{where}{place and ': ' + place} must be {accepted}, got {shown(error.instance)}")
+
+
+def check_experiment(settings: Mapping[str, Any], where: str) -> None:
+    """The flattened settings of a CoreNet experiment: types and bounds, and no table where a value belongs.
+
+    Raises:
+        UserError: names the first setting that is wrong.
+    """
+    check(settings, CORENET, where)
+    below = next((key for key in settings for value in CORENET["properties"] if key.startswith(f"{value}.")), None)
+    if below:
+        raise UserError(f"{where}: {plain(below, 120)} is inside a setting that takes a value, not a table")
 
 
 def check_config_file(content: Mapping[str, Any], package: Package, where: str) -> None:

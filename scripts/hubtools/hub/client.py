@@ -1,6 +1,8 @@
-"""One way to reach the Hub with any huggingface_hub from 0.27 on: address, token, errors as one line, what deserves a retry.
+"""One way to reach the Hub with any huggingface_hub from 0.27 on: address, token, errors as one line, what deserves a
+retry.
 
-huggingface_hub is imported inside the functions: it reads its environment once, at import, so `prepare` must come first.
+huggingface_hub is imported inside the functions: it reads its environment once, at import, so `prepare` must come
+first.
 """
 
 import os
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 HUB_HOST = "huggingface.co"
-# The server's trouble, or another commit that came first (409, 412). Everything else stays wrong however often it is sent.
+# The server's trouble, or another commit that came first (409, 412). Everything else stays wrong however often it is
+# sent.
 PASSING_STATUS = (408, 409, 412, 425, 429, 500, 502, 503, 504)
 LONGEST_WAIT = 30.0  # seconds between two attempts
 
@@ -25,8 +28,8 @@ LONGEST_WAIT = 30.0  # seconds between two attempts
 def prepare() -> str:
     """Reads HF_ENDPOINT and turns Xet off where the Hub is not the public one; returns the Hub's address.
 
-    With hf_xet installed, huggingface_hub 1.33 and later fail against a Hub that lacks Xet. HF_HUB_DISABLE_XET set by the
-    user, to whatever value, is respected.
+    With hf_xet installed, huggingface_hub 1.33 and later fail against a Hub that lacks Xet. HF_HUB_DISABLE_XET set by
+    the user, to whatever value, is respected.
     """
     endpoint = os.environ.get("HF_ENDPOINT", f"https://{HUB_HOST}").rstrip("/")
     address = urlsplit(endpoint)
@@ -71,7 +74,8 @@ def client_errors() -> Tuple[type, ...]:
 
 
 def causes(error: BaseException) -> List[BaseException]:
-    """The error, then what it was raised from, down to the first. What merely was being handled (__context__) is no cause."""
+    """The error, then what it was raised from, down to the first. What merely was being handled (__context__) is no
+    cause."""
     chain: List[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -110,8 +114,11 @@ def explain(error: BaseException, has_token: bool) -> str:
         return first_line(causes(error)[-1] if isinstance(error, RuntimeError) else error)
     said = getattr(error, "server_message", None) or response.headers.get("X-Error-Message") or first_line(error)
     advice = {
-        401: "the token is not valid, or has been revoked" if has_token else "no token; pass --token, set HF_TOKEN or run `hf auth login`",
-        403: "the token does not permit this; it needs write access to that repository or namespace (--create-pr proposes a change to another's)",
+        401: "the token is not valid, or has been revoked"
+        if has_token
+        else "no token; pass --token, set HF_TOKEN or run `hf auth login`",
+        403: "the token does not permit this; it needs write access to that repository or namespace "
+        "(--create-pr proposes a change to another's)",
         404: "no such repository or revision, or this token may not see it",
     }.get(response.status_code, "")
     return f"{response.status_code}: {' '.join(str(said).split())}{f' ({advice})' if advice else ''}"

@@ -33,7 +33,9 @@ def fetch_verified(repo_id: str, revision: Optional[str] = None, token: Optional
     prepare()
     check_repo_id(repo_id)
     api = open_hub(token)
-    with hub_errors(f"cannot fetch {repo_id}{f' at {revision}' if revision else ''} from {api.endpoint}", has_token=bool(token)):
+    with hub_errors(
+        f"cannot fetch {repo_id}{f' at {revision}' if revision else ''} from {api.endpoint}", has_token=bool(token)
+    ):
         return with_retries(lambda: _fetch(api, repo_id, revision), RETRIES, note=lambda text: None)
 
 
@@ -44,7 +46,10 @@ def _fetch(api, repo_id: str, revision: Optional[str]) -> Path:
     folder = Path(api.snapshot_download(repo_id, revision=commit))
     wrong = [found for path, expected in listed.items() if (found := _compare(folder / path, path, expected))]
     if wrong:
-        raise ContentDiffers(f"{repo_id} was damaged on the way or in the cache: {'; '.join(wrong)}; removed from the cache, so run this again to fetch anew")
+        raise ContentDiffers(
+            f"{repo_id} was damaged on the way or in the cache: {'; '.join(wrong)}; removed from the cache, so run "
+            "this again to fetch anew"
+        )
     return folder
 
 

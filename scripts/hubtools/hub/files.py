@@ -23,7 +23,8 @@ class ContentDiffers(UserError):
 
 @dataclass(frozen=True)
 class Hashes:
-    """The two names that the Hub knows a content by: git's, and the sha256 of large files (None where the Hub gives none)."""
+    """The two names that the Hub knows a content by: git's, and the sha256 of large files (None where the Hub gives
+    none)."""
 
     size: int
     git_sha1: str
@@ -52,7 +53,8 @@ def local_paths(folder: Path) -> List[Path]:
 
     Raises:
         UserError: If something in the folder is neither file nor folder, cannot be listed, or is a link that leads
-            nowhere, to a folder, out of the folder, or to something hidden: what lies there was never meant to be published.
+            nowhere, to a folder, out of the folder, or to something hidden: what lies there was never meant to be
+            published.
     """
     found = []
     for parent, folders, files in os.walk(folder, onerror=_refuse_listing):
@@ -77,7 +79,8 @@ def _refuse_listing(error: OSError) -> None:
 
 
 def check_path(folder: Path, path: Path) -> None:
-    """Refuses `folder / path` where a link, itself or on the way to it, leads to anything but a visible file of `folder`. Opens nothing."""
+    """Refuses `folder / path` where a link, itself or on the way to it, leads to anything but a visible file of
+    `folder`. Opens nothing."""
     asked, root = folder / path, folder.resolve()
     try:
         target = asked.resolve()
@@ -86,7 +89,10 @@ def check_path(folder: Path, path: Path) -> None:
     if target == root / path:
         return
     if not target.is_relative_to(root):
-        raise UserError(f"{asked} is a link that leads out of the folder, to {target}; accepted: files (copy it in, if it is meant to be published)")
+        raise UserError(
+            f"{asked} is a link that leads out of the folder, to {target}; accepted: files (copy it in, if it is meant "
+            "to be published)"
+        )
     if is_hidden(target.relative_to(root)):
         raise UserError(f"{asked} is a link to {target}, which is hidden and never published; accepted: files")
     if target.is_dir():
@@ -118,11 +124,17 @@ def same_content(local: Hashes, remote: Hashes) -> bool:
 def describe_difference(path: str, local: Hashes, remote: Optional[Hashes]) -> str:
     if remote is None:
         return f"{path} is missing on the Hub"
-    kind, ours, theirs = ("sha256", local.sha256, remote.sha256) if remote.sha256 else ("git sha1", local.git_sha1, remote.git_sha1)
+    kind, ours, theirs = (
+        ("sha256", local.sha256, remote.sha256) if remote.sha256 else ("git sha1", local.git_sha1, remote.git_sha1)
+    )
     return f"{path}: {kind} {theirs} on the Hub, {ours} here ({remote.size} and {local.size} bytes)"
 
 
-def differences(local: Dict[str, Hashes], remote: Dict[str, Hashes], skip: Callable[[str], bool] = lambda path: False) -> List[str]:
+def differences(
+    local: Dict[str, Hashes], remote: Dict[str, Hashes], skip: Callable[[str], bool] = lambda path: False
+) -> List[str]:
     """One line for every local file that the Hub lacks or holds with another content."""
-    wrong = [path for path in local if not skip(path) and not (path in remote and same_content(local[path], remote[path]))]
+    wrong = [
+        path for path in local if not skip(path) and not (path in remote and same_content(local[path], remote[path]))
+    ]
     return [describe_difference(path, local[path], remote.get(path)) for path in wrong]

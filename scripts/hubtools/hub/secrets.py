@@ -1,7 +1,7 @@
 """Keeps the access token out of everything that a script prints, whoever prints it.
 
-A Hub may echo the token in an error, a client may log it, a stack trace may hold it; the one place that all of them pass
-is the stream. The scripts therefore hide the token at the stream and not at each message.
+A Hub may echo the token in an error, a client may log it, a stack trace may hold it; the one place that all of them
+pass is the stream. The scripts therefore hide the token at the stream and not at each message.
 """
 
 import os
@@ -46,8 +46,8 @@ def hide(secret: str) -> None:
 def take_token(argument: Optional[str] = None) -> Optional[str]:
     """The token of the argument, else of HF_TOKEN, else of the saved login; None where there is none.
 
-    It is hidden, and leaves the environment: the checks run a model's code in processes that inherit the environment, and
-    that code has no business with the token.
+    It is hidden, and leaves the environment: the checks run a model's code in processes that inherit the environment,
+    and that code has no business with the token.
 
     Raises:
         UserError: If the token holds characters that no header can carry. The message does not show it.
@@ -65,6 +65,9 @@ def take_token(argument: Optional[str] = None) -> Optional[str]:
         return None
     token = token.strip()
     if not token or not all("!" <= character <= "~" for character in token):
-        raise UserError("the token is empty or holds spaces, line breaks or letters outside ASCII; accepted: a token as the Hub's settings page shows it")
+        raise UserError(
+            "the token is empty or holds spaces, line breaks or letters outside ASCII; accepted: a token as the Hub's "
+            "settings page shows it"
+        )
     hide(token)
     return token

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CARD = "README.md"
-# What from_pretrained would pick up beside the uploaded files. A left-over single file of weights even wins over shards.
+# What from_pretrained would pick up beside the uploaded files. A left-over single file of weights even wins over
+# shards.
 LOADABLE = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.index.json", "*.py", "*config.json")
 
 
@@ -73,7 +74,11 @@ def make_plan(local: Dict[str, Hashes], remote: Dict[str, Hashes], target: Targe
     keeps_card = CARD in add and CARD in remote and not target.overwrite_readme
     if keeps_card:
         add.remove(CARD)
-    stale = [path for path in remote if path not in local and "/" not in path and any(fnmatch.fnmatch(path, p) for p in LOADABLE)]
+    stale = [
+        path
+        for path in remote
+        if path not in local and "/" not in path and any(fnmatch.fnmatch(path, p) for p in LOADABLE)
+    ]
     if stale and not target.delete_stale:
         raise UserError(
             f"{target.repo_id} holds {', '.join(stale)}, which this folder lacks and which would be loaded with it; "
@@ -96,7 +101,10 @@ def ensure_repo(api: "HfApi", target: Target) -> None:
         api.create_repo(target.repo_id, private=target.private, exist_ok=True)
     else:
         if target.private and not info.private:
-            raise UserError(f"{target.repo_id} exists and is public, so --private would publish the files; make it private in its settings, or leave out --private")
+            raise UserError(
+                f"{target.repo_id} exists and is public, so --private would publish the files; make it private in its "
+                "settings, or leave out --private"
+            )
     if target.revision and not target.create_pr and not target.revision.startswith("refs/"):
         ensure_branch(api, target)
 
@@ -112,9 +120,14 @@ def ensure_branch(api: "HfApi", target: Target) -> None:
 
 
 def find_pull_request(api: "HfApi", local: Dict[str, Hashes], target: Target) -> Optional[int]:
-    """An open pull request of the same title that holds these files already: left by an attempt whose answer was lost."""
-    for discussion in api.get_repo_discussions(target.repo_id, discussion_type="pull_request", discussion_status="open"):
-        if discussion.title == target.title and not make_plan(local, remote_files(api, target.repo_id, f"refs/pr/{discussion.num}"), target):
+    """An open pull request of the same title that holds these files already: left by an attempt whose answer was
+    lost."""
+    for discussion in api.get_repo_discussions(
+        target.repo_id, discussion_type="pull_request", discussion_status="open"
+    ):
+        if discussion.title == target.title and not make_plan(
+            local, remote_files(api, target.repo_id, f"refs/pr/{discussion.num}"), target
+        ):
             return discussion.num
     return None
 
@@ -122,12 +135,18 @@ def find_pull_request(api: "HfApi", local: Dict[str, Hashes], target: Target) ->
 def commit_plan(api: "HfApi", folder: Path, plan: Plan, target: Target):
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    for path in plan.add:  # looked at when the hashes were taken; what has become a link since then is not followed either
+    for (
+        path
+    ) in plan.add:  # looked at when the hashes were taken; what has become a link since then is not followed either
         check_path(folder, Path(path))
     operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(folder / path)) for path in plan.add]
     operations += [CommitOperationDelete(path_in_repo=path) for path in plan.delete]
     return api.create_commit(
-        target.repo_id, operations=operations, commit_message=target.title, revision=target.revision, create_pr=target.create_pr
+        target.repo_id,
+        operations=operations,
+        commit_message=target.title,
+        revision=target.revision,
+        create_pr=target.create_pr,
     )
 
 
@@ -177,7 +196,9 @@ def confirm(api: "HfApi", local: Dict[str, Hashes], plan: Plan, target: Target, 
         raise ContentDiffers(f"{target.repo_id} does not hold what was sent: {'; '.join(wrong)}; run the upload again")
 
 
-def upload(folder: Path, local: Dict[str, Hashes], target: Target, token: str, retries: int, note: Callable[[str], None]) -> Outcome:
+def upload(
+    folder: Path, local: Dict[str, Hashes], target: Target, token: str, retries: int, note: Callable[[str], None]
+) -> Outcome:
     """Uploads `folder`, whose hashes are `local`, and returns what stands on the Hub, compared file by file.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the contract suite said on each release: the JSON file that is kept, and the README's table made from it."""
+"""What the contract suite said on each release: the JSON file that is kept, and the page made from it."""
 
 import json
 import string
@@ -7,13 +7,28 @@ from typing import Any, Dict, Iterable, Mapping
 
 from ..errors import UserError
 from ..packages import ROOT
-from .releases import parse_version
 from ..staging import replace_text
+from .releases import parse_version
 
 RESULTS = ROOT / "tests" / "contract" / "results.json"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
-KEPT = ("status", "passed", "failed", "not_applicable", "seconds", "install_seconds", "packages", "fingerprint", "reason")
+DOCUMENT = ROOT / "docs" / "releases.md"
+INTRODUCTION = """# The releases, one by one
+
+The same files on every release of transformers: loading through each Auto class, bit-equal weights, recorded outputs,
+every attention backend, gradients, saving, processors, pipelines (`tests/contract/`). `python scripts/matrix.py` writes
+this page from `tests/contract/results.json`; `make matrix` runs the suite again on all of them.
+"""
+KEPT = (
+    "status",
+    "passed",
+    "failed",
+    "not_applicable",
+    "seconds",
+    "install_seconds",
+    "packages",
+    "fingerprint",
+    "reason",
+)
 
 
 def load_results(file: Path = RESULTS) -> Dict[str, Dict[str, Any]]:
@@ -31,7 +46,10 @@ def load_results(file: Path = RESULTS) -> Dict[str, Dict[str, Any]]:
 
 
 def save_results(releases: Mapping[str, Mapping[str, Any]], file: Path = RESULTS) -> None:
-    ordered = {version: {key: releases[version][key] for key in KEPT if key in releases[version]} for version in sorted(releases, key=parse_version)}
+    ordered = {
+        version: {key: releases[version][key] for key in KEPT if key in releases[version]}
+        for version in sorted(releases, key=parse_version)
+    }
     replace_text(file, json.dumps({"releases": ordered}, indent=1) + "\n")
 
 
@@ -42,14 +60,19 @@ def is_current(result: Mapping[str, Any], fingerprint: str) -> bool:
 
 def notes_of(releases: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
     """The reasons for which something is not applicable, each with a letter, in order of first appearance."""
-    reasons = dict.fromkeys(reason for result in releases.values() for reason in result.get("not_applicable", {}).values())
+    reasons = dict.fromkeys(
+        reason for result in releases.values() for reason in result.get("not_applicable", {}).values()
+    )
     return dict(zip(reasons, string.ascii_lowercase))
 
 
 def render(releases: Mapping[str, Mapping[str, Any]]) -> str:
-    """The README's table."""
+    """The table, what its letters mean, and the sum of it."""
     notes = notes_of(releases)
-    lines = ["| transformers | huggingface_hub | result | passed | failed | not applicable |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| transformers | huggingface_hub | result | passed | failed | not applicable |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [_row(version, result, notes) for version, result in releases.items()]
     lines += [""] + [f"({letter}) {reason}  " for reason, letter in notes.items()]
     return "\n".join([*lines, "", _summary(releases)])
@@ -69,8 +92,8 @@ def _summary(releases: Mapping[str, Mapping[str, Any]]) -> str:
     torches = sorted({result["packages"]["torch"] for result in releases.values() if "packages" in result})
     passed = count(releases.values(), "passed")
     return (
-        f"{passed} of {len(releases)} releases pass, with torch {', '.join(torches)}; "
-        f"the runs took {total / 60:.0f} minutes, added up. Made by `make matrix`."
+        f"{passed} of {len(releases)} releases pass, with torch {', '.join(torches)}; the runs took {total / 60:.0f} "
+        "minutes, added up."
     )
 
 
@@ -78,20 +101,11 @@ def count(results: Iterable[Mapping[str, Any]], status: str) -> int:
     return sum(result["status"] == status for result in results)
 
 
-def readme_table(text: str) -> str:
-    """What stands between the README's markers.
-
-    Raises:
-        UserError: a marker is missing or they are the wrong way round.
-    """
-    begin, end = text.find(BEGIN), text.find(END)
-    if begin < 0 or end < begin:
-        raise UserError(f"README.md needs the lines {BEGIN} and {END} around the table")
-    return text[begin + len(BEGIN) : end].strip("\n")
+def document(releases: Mapping[str, Mapping[str, Any]]) -> str:
+    """docs/releases.md."""
+    return f"{INTRODUCTION}\n{render(releases)}\n"
 
 
-def write_readme(releases: Mapping[str, Mapping[str, Any]], file: Path = README) -> None:
-    text = file.read_text(encoding="utf-8")
-    readme_table(text)
-    head, _, rest = text.partition(BEGIN)
-    replace_text(file, f"{head}{BEGIN}\n{render(releases)}\n{END}{rest.partition(END)[2]}")
+def write_document(releases: Mapping[str, Mapping[str, Any]], file: Path = DOCUMENT) -> None:
+    file.parent.mkdir(exist_ok=True)
+    replace_text(file, document(releases))

@@ -19,6 +19,7 @@ from ..packages import PACKAGES, ROOT
 from .releases import Environment
 
 SUITE = ROOT / "tests" / "contract"
+MEASURE = SUITE.parent / "measure.py"  # how far an output may be from what it should be
 GOLDEN = ROOT / "tests" / "golden"
 RUN_LIMIT = 900  # seconds; a run takes well under one minute
 # Golden configurations are told in the words of the public implementations.
@@ -149,7 +150,7 @@ def _write_processed(kit: Path) -> None:
 
 def fingerprint() -> str:
     """A hash of everything that decides a result: the packages' code, the suite, the recorded tensors, this file."""
-    files = [Path(__file__), *SUITE.glob("*.py"), *GOLDEN.glob("*")]
+    files = [Path(__file__), MEASURE, *SUITE.glob("*.py"), *GOLDEN.glob("*")]
     for package in PACKAGES.values():
         files += package.folder.glob("*.py")
     digest = hashlib.sha256()
@@ -173,6 +174,7 @@ def run_suite(environment: Environment, kit: Path, selection: Optional[str] = No
     with tempfile.TemporaryDirectory(prefix="contract-") as scratch:
         suite, report, home = Path(scratch) / "suite", Path(scratch) / "report.json", Path(scratch) / "home"
         shutil.copytree(SUITE, suite, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.part"))
+        shutil.copy(MEASURE, suite)
         home.mkdir()
         command = [str(environment.python), "-m", "pytest", str(suite), "--rootdir", str(suite), "-q", "--no-header", "--tb=short"]
         command += ["-p", "no:cacheprovider", "--basetemp", str(Path(scratch) / "tmp"), *(["-k", selection] if selection else [])]

@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Set, Tuple
 
-from ..errors import UserError, plain, shown, some
+from ..errors import UserError, plain, shown
 from ..foreign.files import open_regular, read_bounded, read_json_object
 from ..foreign.schema import check_config_file, check_processor_file
 from ..foreign.sizes import described_by

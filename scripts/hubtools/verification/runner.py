@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 from ..assembly.origin import Origin
 from ..errors import UserError
@@ -60,9 +60,9 @@ def verify_folder(
 class _Verification:
     """One run over one folder."""
 
-    def __init__(self, folder: Path, origin: Origin, reference: Optional[Tuple[str, str]], checks: CheckList):
+    def __init__(self, folder: Path, origin: Union[Origin, Path, None], reference: Optional[Tuple[str, str]], checks: CheckList):
         self.folder = folder
-        self.origin = origin
+        self.origin = Origin.of(origin)
         self.reference = reference
         self.checks = checks
         self.config: Dict = {}

@@ -1,6 +1,6 @@
 """Loads the model beside this file and encodes an image from the bytes of its file.
 
-    python example_usage.py [IMAGE]
+python example_usage.py [IMAGE]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Loads the model beside this file and encodes an image, a clip, and a quarter of the clip's patches.
 
-    python example_usage.py [IMAGE]
+python example_usage.py [IMAGE]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Loads the model beside this file and classifies an image.
 
-    python example_usage.py [IMAGE]
+python example_usage.py [IMAGE]
 """
 
 import sys
