@@ -155,6 +155,8 @@ class FileClip:
                 seconds = None if time is None or first_time is None else time - first_time
                 yield SampledFrame(number, seconds, pixels, previous if with_previous else None)
             number, previous = number + 1, keep
+        if not isinstance(self.file, str):
+            self.file.seek(self.start)  # for whoever reads it next
         if not number:
             raise ValueError(f"{self.name}: no frame can be decoded{self.shortfall and f' ({self.shortfall})'}")
         self.settled = number == self.frame_count and not (self.damage and self.threads != ONE_THREAD)
@@ -182,12 +184,13 @@ class FileClip:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index == stream.index:
                     packets, discarded, last = packets + 1, discarded + bool(packet.is_discard), packet
-            start = float((container.start_time or 0) / av.time_base)
+            start, rate = float((container.start_time or 0) / av.time_base), stream.average_rate
             total = float((container.duration or 0) / av.time_base)
             if container.format.name == "gif" and last is not None:
                 self._check_gif(bytes(last))
         self.claimed = max(self.claimed - discarded, 0)
-        if total and end - start < total * 0.95 - 0.5:
+        # Not every container tells how long its last frames last.
+        if total and end - start + 2 / float(rate or 25) < total * 0.95:
             self.shortfall = f"the file ends after {max(end - start, 0):.1f} of {total:.1f} seconds"
         return packets - discarded
 

@@ -12,7 +12,9 @@ Source: the selection of OneVision-Encoder, arXiv 2602.08683.
    the decoded reference and the vectors, in H.264's own quarter-pixel arithmetic.
 4. What a moving camera brings into view at the border has no energy: like the median of the vectors, it tells of the
    camera. It would take most of a small budget in every panned clip.
-5. A still clip keeps four frames whole. Patches that clearly move come before them: with the usual budget of an eighth of
+5. What every source's own codec adds must not decide: luma is smoothed a little, and neither vectors within half a pixel
+   of the camera's count, nor residuals of a few levels, nor scores below those of a still clip.
+6. A still clip keeps four frames whole. Patches that clearly move come before them: with the usual budget of an eighth of
    the patches both always fit, with a small one the whole frames would push out all that moves.
 
 Shape letters: T frames, S x S pixels of the model's crop, p patch size, h = w = S/p, L = T*h*w patches, N selected.
@@ -23,7 +25,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 try:
     import av
@@ -44,6 +46,9 @@ ENCODER_OPTIONS = {
 KEY_FRAME, PREDICTED_FRAME = 1, 2  # FFmpeg's AV_PICTURE_TYPE_I and _P
 MACROBLOCK = 16
 CELL = 8  # pixels: the smallest block that gets a vector of its own
+BLUR = 1.0  # pixels, the radius of a Gaussian: more than grain and dither need, less than what moves
+GRAIN = 3  # levels of 255: residuals no larger are the source's own coding noise
+JITTER = 0.5  # pixels: vectors that differ less from the camera's are rounding, and would count in full where nothing moves
 MARGIN = 8  # pixels around a reference; beyond, H.264 repeats the border
 
 STILL_FRAMES = 4
@@ -89,17 +94,16 @@ def select_patches(scores, patch_size, budget, keep_first_frame=False):
     per_frame = scores[0].size
     flat = scores.reshape(-1)
     means = flat * (255.0 / patch_size**2)
-    by_score = np.argsort(-flat, kind="stable")
-    groups = [np.arange(per_frame)] if keep_first_frame else []
+    # What is less than a still clip has is noise of the source's own codec, and no reason to prefer a patch.
+    by_score = np.argsort(-np.where(means < STILL_BELOW, 0, means), kind="stable")
+    groups = [thin(np.arange(per_frame), budget)] if keep_first_frame else []
     if is_still(means):
-        groups.append(by_score[means[by_score] >= FLAT_BELOW])
         frames = np.unique(np.linspace(0, len(scores) - 1, STILL_FRAMES).astype(np.int64))
-        groups.append((frames[:, None] * per_frame + np.arange(per_frame)).reshape(-1))
+        whole = thin((frames[:, None] * per_frame + np.arange(per_frame)).reshape(-1), budget)
+        groups += [by_score[means[by_score] >= FLAT_BELOW], whole[scattered(len(whole))]]
     kept = np.zeros(flat.size, dtype=bool)
-    for group in groups:
-        kept[thin(group[~kept[group]], budget - int(kept.sum()))] = True
-    rest = by_score[~kept[by_score]]
-    kept[rest[: max(0, budget - int(kept.sum()))]] = True
+    for group in [*groups, by_score]:
+        kept[group[~kept[group]][: max(0, budget - int(kept.sum()))]] = True
     return np.flatnonzero(kept)
 
 
@@ -108,6 +112,17 @@ def thin(indices, count):
     if len(indices) <= count:
         return indices
     return indices[np.linspace(0, len(indices) - 1, count).astype(np.int64)]
+
+
+def scattered(count):
+    """range(count) so ordered that its first so many are spread over all of it, however many: the binary digits reversed.
+
+    Four of eight are 0 4 2 6; the fifth joins them without moving the others, as it would if they were evenly spread anew.
+    """
+    numbers, reversed_digits = np.arange(count), np.zeros(count, dtype=np.int64)
+    for digit in range(count.bit_length()):
+        reversed_digits = reversed_digits * 2 + (numbers >> digit & 1)
+    return np.argsort(reversed_digits, kind="stable")
 
 
 def is_still(means):
@@ -120,8 +135,8 @@ def is_still(means):
 
 
 def luma(pixels):
-    """(S, S, 3) uint8 RGB -> (S, S) uint8, by ITU-R 601."""
-    return np.asarray(Image.fromarray(pixels).convert("L"))
+    """(S, S, 3) uint8 RGB -> (S, S) uint8, by ITU-R 601, without what lossy sources and palettes add between the pixels."""
+    return np.asarray(Image.fromarray(pixels).convert("L").filter(ImageFilter.GaussianBlur(BLUR)))
 
 
 def normalised(magnitudes, floor):
@@ -132,7 +147,8 @@ def normalised(magnitudes, floor):
 
 def residual_energy(current, prediction):
     """|current - prediction| of luma, normalised: (S, S) uint8 twice -> (S, S) float32."""
-    return normalised(np.maximum(current, prediction) - np.minimum(current, prediction), 1.0)
+    residual = np.maximum(current, prediction) - np.minimum(current, prediction)
+    return normalised(np.where(residual > GRAIN, residual, 0), 1.0)
 
 
 class DifferenceEnergy:
@@ -219,7 +235,8 @@ class CodecEnergy:
         x, y = (seen_before(self.size, self.coded_size, shift) for shift in camera)
         relative = (motion - camera) / 4 * (y[::CELL, None] & x[None, ::CELL])[..., None]  # quarter pixels -> pixels
         cells = slice(0, -(-self.size // CELL))
-        motion_energy = spread(normalised(np.hypot(relative[cells, cells, 0], relative[cells, cells, 1]), 1e-6))
+        magnitude = np.hypot(relative[cells, cells, 0], relative[cells, cells, 1])
+        motion_energy = spread(normalised(np.where(magnitude > JITTER, magnitude, 0), 1e-6))
         inside = slice(0, self.size)
         residual = np.where(y[inside, None] & x[None, inside], current[inside, inside], prediction[inside, inside])
         return (motion_energy[inside, inside] + residual_energy(residual, prediction[inside, inside])) / 2
