@@ -28,13 +28,13 @@ class LlavaViTConfig(PretrainedConfig):
         rope_temporal_size (`int`): Frames of the grid on which `visible_indices` may name places beyond the pixels.
         use_head (`bool`): Whether the post-norm and the pooling head exist.
         max_visible_patches (`int`): How many patches a residual signal given as `visible_indices` keeps at most.
-        frame_windows_size (`int`): Frames that attend to one another in a longer whole video; 0 for all. The vision towers
-            of LLaVA-OneVision-2 have 4.
-        out_hidden_size (`int`, *optional*): Width of `merged_states`, the tokens of a language model, which a merger makes
-            of blocks of patches. None for a model without merger.
+        frame_windows_size (`int`): Frames that attend to one another in a longer whole video; 0 for all. The vision
+            towers of LLaVA-OneVision-2 have 4.
+        out_hidden_size (`int`, *optional*): Width of `merged_states`, the tokens of a language model, which a merger
+            makes of blocks of patches. None for a model without merger.
         spatial_merge_size (`int`): Side m of the merger's blocks, in patches.
-        out_features (`list[str]`, *optional*): For `LlavaViTBackbone`: the stages whose feature maps it gives, of "stem",
-            "stage1", "stage2", ...
+        out_features (`list[str]`, *optional*): For `LlavaViTBackbone`: the stages whose feature maps it gives, of
+            "stem", "stage1", "stage2", ...
         out_indices (`list[int]`, *optional*): The same by number, 0 for the stem, from the end where negative. Without
             either, the last stage.
 
@@ -123,12 +123,14 @@ class LlavaViTConfig(PretrainedConfig):
         if asked is None:
             return [len(names) - 1]
         if any(isinstance(i, bool) or not isinstance(i, int) or not -len(names) <= i < len(names) for i in asked):
-            raise ValueError(f"out_indices must be numbers of stages from {-len(names)} to {len(names) - 1}, got {asked!r}")
+            numbers = f"from {-len(names)} to {len(names) - 1}"
+            raise ValueError(f"out_indices must be numbers of stages {numbers}, got {asked!r}")
         stages = [index % len(names) for index in asked]
         if not stages or stages != sorted(set(stages)):
             raise ValueError(f"out_features and out_indices must name stages once and in order, got {list(asked)!r}")
         if self.out_indices is not None and [index % len(names) for index in self.out_indices] != stages:
-            raise ValueError(f"out_features {self.out_features!r} and out_indices {self.out_indices!r} must name the same stages")
+            both = f"out_features {self.out_features!r} and out_indices {self.out_indices!r}"
+            raise ValueError(f"{both} must name the same stages")
         return stages
 
     @property

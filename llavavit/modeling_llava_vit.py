@@ -7,8 +7,8 @@ torch, transformers and its configuration are all it needs.
 Deliberate oddities. They match the released weights; do not fix them, see the tests named:
 1. The rotary angles of the three axes are repeated as [a, a], not interleaved
    (test_llava_vit_maths.py::test_angles_are_concatenated).
-2. The rotary map acts on adjacent channels all the same, so the two members of a pair carry different angles and the map
-   is not a rotation (test_llava_vit_maths.py::test_rotary_acts_on_adjacent_pairs).
+2. The rotary map acts on adjacent channels all the same, so the two members of a pair carry different angles and the
+   map is not a rotation (test_llava_vit_maths.py::test_rotary_acts_on_adjacent_pairs).
 3. The residual branch of the pooling head starts at the attended probe, not at the probe, and its norm is an RMSNorm
    whatever `layer_norm_type` says (test_llava_vit_maths.py::test_head_residual_starts_at_attended_probe).
 4. The last of `hidden_states` is taken before the post-norm: language-model towers read it
@@ -31,13 +31,18 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutput,
+)
 from transformers.utils import logging
 
 from .configuration_llava_vit import LlavaViTConfig
 
-# --- Shared: from here to the end mark, modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
-# --- (tests/models/test_shared_code.py holds them so; each file has to stand alone, and a question has one answer).  ---
+# --- Shared: from here to the end mark modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
+# --- (tests/models/test_shared_code.py holds them so: each file has to stand alone, a question has one answer).     ---
 
 try:  # transformers >= 4.48
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -113,7 +118,8 @@ def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: i
         return set(range(count)) if asked else set()
     chosen = [asked] if isinstance(asked, int) else list(asked)
     valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
-    require(valid, "output_hidden_states must be True, False or numbers from {} to {}, got {}", -count, count - 1, asked)
+    rule = "output_hidden_states must be True, False or numbers from {} to {}, got {}"
+    require(valid, rule, -count, count - 1, asked)
     return {number % count for number in chosen}
 
 
@@ -178,7 +184,8 @@ def attention_backend(config, query: torch.Tensor, masked: bool = False, output_
     name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
     name = without_obstacle(name, query, masked)
     known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
-    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(sorted(known)))
+    offered = ", ".join(sorted(known))
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, offered)
     return name
 
 
@@ -199,9 +206,9 @@ def attend(module, query, key, value, mask=None, output_attentions=False):
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
         mask = mask.expand(-1, -1, query.shape[2], -1)
     function = OWN_BACKENDS.get(name) or ALL_ATTENTION_FUNCTIONS[name]
-    dropout = module.dropout if module.training else 0.0
     # is_causal is spelled out: without it and without a mask transformers' sdpa would attend causally.
-    output, probabilities = function(module, query, key, value, mask, scaling=module.scaling, dropout=dropout, is_causal=False)
+    options = {"scaling": module.scaling, "dropout": module.dropout if module.training else 0.0, "is_causal": False}
+    output, probabilities = function(module, query, key, value, mask, **options)
     return output, probabilities if output_attentions else None
 
 
@@ -315,7 +322,7 @@ class Patches(NamedTuple):
     indices: (B, N), which patches of the pixels; None for all.
     positions: (B or 1, N, 3) or (P, 3), the (t, row, column) of each.
     lengths: Patches of each sample of a pack; None for pixels.
-    runs: Lengths of runs of consecutive tokens, each of which attends to itself alone; None where all tokens of a sample
+    runs: Lengths of runs of consecutive tokens, each of which attends to itself alone; None where all tokens of a row
         of (B, N) attend to one another.
     """
 
@@ -326,18 +333,24 @@ class Patches(NamedTuple):
     runs: Optional[Tuple[int, ...]] = None
 
 
+def require_tensor(name: str, value: object) -> None:
+    require(isinstance(value, torch.Tensor), "{} must be a torch.Tensor, got {}", name, type(value).__name__)
+
+
+def require_blocks(side: int, rows: int, columns: int) -> None:
+    fits = rows % side == 0 and columns % side == 0
+    rule = "merged_states join {0} x {0} patches, into which {1} x {2} do not divide"
+    require(fits, rule, side, rows, columns)
+
+
 def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, patch_size: int) -> torch.Tensor:
     """(B, C, H, W) or (B, C, T, H, W), floating point, in whole patches -> (B, C, T, H, W); else ValueError."""
-    kind = type(pixel_values).__name__
-    require(isinstance(pixel_values, torch.Tensor), "pixel_values must be a torch.Tensor, got {}", kind)
+    require_tensor("pixel_values", pixel_values)
     shape = tuple(pixel_values.shape)
     forms = "(B, C, H, W) for images or (B, C, T, H, W) for video"
     require(len(shape) in (4, 5), "pixel_values must be {}, got shape {}", forms, shape)
-    require(
-        pixel_values.is_floating_point(),
-        "pixel_values must be floating point (scaled and normalised by the image processor), got {}",
-        pixel_values.dtype,
-    )
+    rule = "pixel_values must be floating point (scaled and normalised by the image processor), got {}"
+    require(pixel_values.is_floating_point(), rule, pixel_values.dtype)
     fits = shape[1] == num_channels
     require(fits, "pixel_values must have {} channels in dimension 1, as {}, got shape {}", num_channels, forms, shape)
     require(0 not in shape, "pixel_values must not be empty, got shape {}", shape)
@@ -349,12 +362,8 @@ def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, 
 def check_visible_indices(visible_indices: torch.Tensor, batch_size: int) -> None:
     """Raises ValueError unless (B, N) integers, N at least 1."""
     shape = tuple(visible_indices.shape)
-    require(
-        len(shape) == 2 and shape[0] == batch_size and shape[1] > 0,
-        "visible_indices must be (B, N) patch indices with B = {} and N >= 1, or a (B, 1, T, H, W) residual, got shape {}",
-        batch_size,
-        shape,
-    )
+    rule = "visible_indices must be (B, N) patch indices with B = {} and N >= 1, or a (B, 1, T, H, W) residual, got {}"
+    require(len(shape) == 2 and shape[0] == batch_size and shape[1] > 0, rule, batch_size, f"shape {shape}")
     fits = is_integer(visible_indices)
     require(fits, "visible_indices of shape (B, N) must be integers, got {}", visible_indices.dtype)
 
@@ -370,8 +379,7 @@ def check_residual(residual: torch.Tensor, pixel_values: torch.Tensor) -> None:
 
 def check_patch_positions(patch_positions: torch.Tensor, *expected: int) -> None:
     """Raises ValueError unless real numbers of the expected shape, (B, N, 3)."""
-    kind = type(patch_positions).__name__
-    require(isinstance(patch_positions, torch.Tensor), "patch_positions must be a torch.Tensor, got {}", kind)
+    require_tensor("patch_positions", patch_positions)
     rule = "patch_positions must hold one (t, row, column) per visible patch, (B, N, 3) = {}, got shape {}"
     require(tuple(patch_positions.shape) == expected, rule, expected, tuple(patch_positions.shape))
     real = not (patch_positions.is_complex() or patch_positions.dtype == torch.bool)
@@ -417,8 +425,7 @@ def sample_lengths(grid_thw: Optional[Numbers], cu_seqlens: Optional[Numbers]) -
 
 def check_packed_pixels(pixel_values: Optional[torch.Tensor], lengths: Tuple[int, ...], width: int) -> None:
     """Raises ValueError unless (P, C*p*p), floating point, P the sum of the samples' lengths."""
-    kind = type(pixel_values).__name__
-    require(isinstance(pixel_values, torch.Tensor), "pixel_values must be a torch.Tensor, got {}", kind)
+    require_tensor("pixel_values", pixel_values)
     fits = pixel_values.dim() == 2 and pixel_values.shape[1] == width and pixel_values.is_floating_point()
     require(fits, "pixel_values of a pack must be floating point (P, C*p*p) = (P, {}), got {}", width, pixel_values)
     total = pixel_values.shape[0]
@@ -426,10 +433,11 @@ def check_packed_pixels(pixel_values: Optional[torch.Tensor], lengths: Tuple[int
 
 
 def check_blocks(positions: torch.Tensor, lengths: Sequence[int], side: int) -> None:
-    """Raises ValueError unless positions (..., N, 3) come in blocks of side x side patches, row by row, whole in each sample."""
-    way_out = "order patches in blocks, as pack() does, or load the model with out_hidden_size=None for the encoder alone"
+    """Raises ValueError unless each sample's positions (..., N, 3) come in whole blocks of side x side, row by row."""
+    way_out = "order patches in blocks, as pack() does, or load with out_hidden_size=None for the encoder alone"
     whole = all(length % side**2 == 0 for length in lengths)
-    require(whole, "merged_states join {0} x {0} patches: a sample of {1} has none left over; {2}", side, tuple(lengths), way_out)
+    rule = "merged_states join {0} x {0} patches: a sample of {1} has none left over; {2}"
+    require(whole, rule, side, tuple(lengths), way_out)
     if has_values(positions):
         blocks = positions.unflatten(-2, (-1, side**2))
         places = torch.arange(side**2, device=positions.device)
@@ -438,7 +446,7 @@ def check_blocks(positions: torch.Tensor, lengths: Sequence[int], side: int) -> 
         require(fits, "merged_states join {0} x {0} neighbours, which these patches are not; {1}", side, way_out)
 
 
-def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_places: int) -> Tuple[torch.Tensor, torch.Tensor]:
+def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_places: int):
     """Which patches (B, N) visible indices choose, and the places (B, N) where these stand.
 
     As a rule both are the indices. A row of L indices some of which lie beyond the L patches chooses nothing: it names
@@ -457,8 +465,10 @@ def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_plac
         return visible_indices, visible_indices
     low, high = visible_indices.min().item(), visible_indices.max().item()
     places = visible_indices.shape[1] == num_patches and high >= num_patches
-    limit, grid = (num_places, " (as many as patches: places on the grid of rope_temporal_size frames)") if places else (num_patches, "")
-    require(0 <= low and high < limit, "visible_indices must lie in [0, {}){}, got values from {} to {}", limit, grid, low, high)
+    limit = num_places if places else num_patches
+    why = " (as many as patches: places on the grid of rope_temporal_size frames)" if places else ""
+    rule = "visible_indices must lie in [0, {}){}, got values from {} to {}"
+    require(0 <= low and high < limit, rule, limit, why, low, high)
     if not places:
         return visible_indices, visible_indices
     beyond = (visible_indices >= num_patches).any(dim=1, keepdim=True)
@@ -589,9 +599,9 @@ def attend_in_runs(module, query, key, value, runs: Tuple[int, ...], output_atte
     """
     if attention_backend(module.config, query, output_attentions=output_attentions) == "flash_attention_2":
         bounds = torch.tensor([0, *accumulate(runs)], dtype=torch.int32, device=query.device)
-        dropout = module.dropout if module.training else 0.0
         sizes = (bounds, bounds, max(runs), max(runs))
-        return flash_attn_varlen_func(query, key, value, *sizes, dropout_p=dropout, softmax_scale=module.scaling, causal=False), None
+        options = {"dropout_p": module.dropout if module.training else 0.0, "softmax_scale": module.scaling}
+        return flash_attn_varlen_func(query, key, value, *sizes, causal=False, **options), None
     outputs, probabilities, start = [], [], 0
     for length, group in groupby(runs):
         shape = (len(list(group)), length)
@@ -675,7 +685,7 @@ class LlavaViTAttention(nn.Module):
     ) -> Tuple[torch.Tensor, Union[torch.Tensor, Tuple[torch.Tensor, ...], None]]:
         """(B, N, D); cos, sin (B or 1, N, 1, d) -> (B, N, D); probabilities (B, A, N, N) where asked for, else None.
 
-        With the lengths of `runs`, of (P, D) or (B, N, D): each run of n tokens attends to itself, probabilities (A, n, n).
+        With `runs`, of (P, D) or (B, N, D): each run of n tokens attends to itself, with probabilities (A, n, n).
         """
         heads = (-1, self.head_dim)
         query = apply_rotary(self.q_proj(hidden_states).unflatten(-1, heads), cos, sin)
@@ -695,8 +705,8 @@ class LlavaViTMLP(nn.Module):
 
     def __init__(self, config: LlavaViTConfig):
         super().__init__()
-        known = ", ".join(ACT2FN)
-        require(config.hidden_act in ACT2FN, "hidden_act must be a transformers activation, got {!r}; known: {}", config.hidden_act, known)
+        rule = "hidden_act must be a transformers activation, got {!r}; known: {}"
+        require(config.hidden_act in ACT2FN, rule, config.hidden_act, ", ".join(ACT2FN))
         self.activation_fn = ACT2FN[config.hidden_act]
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
@@ -738,7 +748,7 @@ class LlavaViTEncoder(nn.Module):
         output_attentions: bool = False,
         runs: Optional[Tuple[int, ...]] = None,
     ) -> BaseModelOutput:
-        """Pre-normed tokens (B, N, D) or (P, D) and as `LlavaViTAttention` -> the model's outputs before the post-norm."""
+        """Pre-normed tokens (B, N, D) or (P, D), the rest as `LlavaViTAttention` -> outputs before the post-norm."""
         keep = hidden_states_to_keep(output_hidden_states, len(self.layers) + 1)
         collected = [hidden_states if 0 in keep else None]
         attentions = []
@@ -767,7 +777,7 @@ class LlavaViTProbeAttention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * config.hidden_size))
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, probe: torch.Tensor, tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]] = None) -> torch.Tensor:
+    def forward(self, probe, tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]] = None) -> torch.Tensor:
         """(1, 1, D), (B, N, D) -> (B, D); tokens (P, D) of samples of these lengths -> (S, D)."""
         heads = (self.num_heads, self.head_dim)
         query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
@@ -825,8 +835,7 @@ def choose_patches(config: LlavaViTConfig, pixel_values: torch.Tensor, visible_i
     """The (B, N) int64 indices of the patches to encode and their places on the grid, or None and None for all."""
     if visible_indices is None:
         return None, None
-    kind = type(visible_indices).__name__
-    require(isinstance(visible_indices, torch.Tensor), "visible_indices must be a torch.Tensor, got {}", kind)
+    require_tensor("visible_indices", visible_indices)
     visible_indices = visible_indices.to(pixel_values.device)
     if visible_indices.dim() == 5:
         check_residual(visible_indices, pixel_values)
@@ -854,8 +863,8 @@ def pack(
         patch_positions: For each sample None, or (N, 3), the (t, row, column) of its visible patches in their order.
 
     Returns:
-        Keywords of `forward`: `pixel_values` (P, C*p*p), `patch_positions` (P, 3), and `grid_thw` (S, 3), or `cu_seqlens`
-        (S + 1,) where a sample is a selection.
+        Keywords of `forward`: `pixel_values` (P, C*p*p), `patch_positions` (P, 3), and `grid_thw` (S, 3), or
+        `cu_seqlens` (S + 1,) where a sample is a selection.
 
     Raises:
         ValueError: A sample or what is said about it does not fit; the message has its number.
@@ -882,14 +891,14 @@ def pack(
 def pack_sample(config: LlavaViTConfig, sample: torch.Tensor, visible_indices, patch_positions):
     """One sample of `pack` -> patches (N, C*p*p), positions (N, 3), grid (T, h, w)."""
     dims = getattr(sample, "ndim", None)
-    require(isinstance(sample, torch.Tensor) and dims in (3, 4), "a sample must be an image (C, H, W) or a video (C, T, H, W), got {}", sample)
+    rule = "a sample must be an image (C, H, W) or a video (C, T, H, W), got {}"
+    require(isinstance(sample, torch.Tensor) and dims in (3, 4), rule, sample)
     pixel_values = check_pixel_values(sample[None], config.num_channels, config.patch_size)
     frames, height, width = pixel_values.shape[2:]
     grid = (frames, height // config.patch_size, width // config.patch_size)
     if visible_indices is None:
         side = 1 if config.out_hidden_size is None else config.spatial_merge_size
-        fits = grid[1] % side == 0 and grid[2] % side == 0
-        require(fits, "merged_states join {0} x {0} patches, into which {1} x {2} do not divide", side, *grid[1:])
+        require_blocks(side, *grid[1:])
         positions = grid_positions(*grid, side, sample.device)[None]
         indices = (positions[..., 0] * grid[1] + positions[..., 1]) * grid[2] + positions[..., 2]
     else:
@@ -912,7 +921,8 @@ def unpack(states: torch.Tensor, packed: Dict[str, torch.Tensor]) -> List[torch.
     require(lengths is not None, "packed must hold grid_thw or cu_seqlens, got {}", sorted(packed))
     joined, rest = divmod(sum(lengths), max(1, states.shape[0]))
     fits = rest == 0 and all(length % max(1, joined) == 0 for length in lengths)
-    require(fits, "states must have the {} patches of the pack in dimension 0, or blocks of them, got {}", sum(lengths), states)
+    rule = "states must have the {} patches of the pack in dimension 0, or blocks of them, got {}"
+    require(fits, rule, sum(lengths), states)
     return list(states.split([length // joined for length in lengths]))
 
 
@@ -995,39 +1005,40 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         """Encodes images, video, or a pack of both.
 
         Args:
-            pixel_values: (B, C, H, W) images or (B, C, T, H, W) video, floating point, H and W multiples of p. Or a pack as
-                `pack` makes it: the flat patches (P, C*p*p) of all samples one after the other, C before row and column.
+            pixel_values: (B, C, H, W) images or (B, C, T, H, W) video, floating point, H and W multiples of p. Or a
+                pack as `pack` makes it, the flat patches (P, C*p*p) of all samples one after the other.
             visible_indices: Which patches to encode. None: all L, ordered by frame, row, column. (B, N) integers in
                 [0, L): these, in the order given (L of them, some beyond L: all patches, in places on a grid of
                 `config.rope_temporal_size` frames). (B, 1, T, H, W): a residual signal, of which the
                 `config.max_visible_patches` patches with the largest sum of |residual| are kept, in ascending order.
-            patch_positions: (B, N, 3), the (t, row, column) of each visible patch, in place of its place in the input. Of a
-                pack (P, 3).
-            grid_thw: (S, 3) integers, frames, rows and columns of patches of each sample of a pack of whole samples. More
-                than `config.frame_windows_size` frames attend to one another within runs of so many, if that is not 0; so
-                do those of a video (B, C, T, H, W).
-            cu_seqlens: (S + 1,) integers, in place of `grid_thw` where samples are selections: prefix sums of their patches.
+            patch_positions: (B, N, 3), or (P, 3) of a pack: the (t, row, column) of each visible patch, in place of its
+                place in the input.
+            grid_thw: (S, 3) integers, frames, rows and columns of patches of each sample of a pack of whole samples. A
+                sample of more than `config.frame_windows_size` frames attends within runs of so many (0: as a whole),
+                and so does a video (B, C, T, H, W).
+            cu_seqlens: (S + 1,) integers, in place of `grid_thw` where samples are selections: prefix sums of their
+                numbers of patches.
             output_attentions: Whether to return the attention probabilities; computed by the eager backend.
-            output_hidden_states: Whether to return the pre-normed tokens and each block's output, or the numbers of those
-                to return: [2, -1] for the second block's and the last's, with None in the others' places.
+            output_hidden_states: Whether to return the pre-normed tokens and each block's output, or the numbers of
+                those to return: [2, -1] for the second block's and the last's, None in the others' places.
             return_dict: False for a plain tuple.
             kwargs: What transformers passes to every model, such as `num_items_in_batch`; anything else is refused.
 
         Returns:
             LlavaViTModelOutput: `last_hidden_state` (B, N, D), `pooler_output` (B, D) or None without a head,
-            `hidden_states` (layers + 1) x (B, N, D), the last one before the post-norm, `attentions` layers x (B, A, N, N),
-            `merged_states` (B, N/m^2, out) where `config.out_hidden_size` says so. Of a pack (P, D), (S, D), (P, D),
-            (A, n, n) for each run of n tokens, (P/m^2, out).
+            `hidden_states` (layers + 1) x (B, N, D), the last one before the post-norm, `attentions` layers x
+            (B, A, N, N), `merged_states` (B, N/m^2, out) where `config.out_hidden_size` says so. Of a pack (P, D),
+            (S, D), (P, D), (A, n, n) for each run of n tokens, (P/m^2, out).
 
         Raises:
             ValueError: An input has the wrong type, shape, dtype or range.
             TypeError: A keyword that is not known.
         """
         refuse_keywords(self.forward, kwargs)
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return_dict = config.return_dict if return_dict is None else return_dict
         lengths = sample_lengths(grid_thw, cu_seqlens)
         if lengths is None:
             patches = self.read_pixels(pixel_values, visible_indices, patch_positions)
@@ -1035,7 +1046,8 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
             patches = self.read_pack(pixel_values, visible_indices, patch_positions, grid_thw, lengths)
         tokens = self.embeddings(patches.pixel_values, patches.indices)
         cos, sin = self.place_patches(patches.positions, tokens)
-        encoded = self.encoder(self.layernorm_pre(tokens), cos, sin, output_hidden_states, output_attentions, patches.runs)
+        tokens = self.layernorm_pre(tokens)
+        encoded = self.encoder(tokens, cos, sin, output_hidden_states, output_attentions, patches.runs)
         last_hidden_state, pooled = self.pool(encoded.last_hidden_state, lengths)
         outputs = LlavaViTModelOutput(
             last_hidden_state=last_hidden_state,
@@ -1049,7 +1061,7 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
     def read_pixels(self, pixel_values, visible_indices, patch_positions) -> Patches:
         """The patches of images or video, checked."""
         flat = isinstance(pixel_values, torch.Tensor) and pixel_values.dim() == 2
-        require(not flat, "a pack, pixel_values (P, C*p*p), needs grid_thw or cu_seqlens to tell its samples apart, got neither")
+        require(not flat, "a pack, pixel_values (P, C*p*p), needs grid_thw or cu_seqlens for its samples, got neither")
         pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)
         grid, window = self.grid_of(pixel_values), self.config.frame_windows_size
         indices, places = choose_patches(self.config, pixel_values, visible_indices)
@@ -1062,7 +1074,7 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
             patch_positions = torch.stack(split_indices(places, *grid[1:]), dim=-1)
         runs = None
         if 0 < window < grid[0]:
-            rule = "visible_indices select from {} frames, which has no windows of frame_windows_size = {} frames; set it to 0"
+            rule = "visible_indices select from {} frames, which leave no windows; frame_windows_size = {}, set it to 0"
             require(indices is None, rule, grid[0], window)
             runs = attention_runs([grid] * pixel_values.shape[0], window)
         return Patches(pixel_values, indices, patch_positions, None, runs)
@@ -1070,13 +1082,15 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
     def read_pack(self, pixel_values, visible_indices, patch_positions, grid_thw, lengths) -> Patches:
         """The patches of a pack, checked."""
         check_packed_pixels(pixel_values, lengths, self.config.num_channels * self.config.patch_size**2)
-        require(visible_indices is None, "a pack holds the visible patches alone: pass visible_indices to pack(), not with it")
+        rule = "a pack holds the visible patches alone: pass visible_indices to pack(), not with it"
+        require(visible_indices is None, rule)
         window = self.config.frame_windows_size
         if patch_positions is not None:
             check_patch_positions(patch_positions, sum(lengths), 3)
         if grid_thw is None:
             require(patch_positions is not None, "a pack with cu_seqlens needs patch_positions (P, 3), got none")
-            require(window == 0, "frame_windows_size = {} needs grid_thw: cu_seqlens does not tell frames apart; set it to 0", window)
+            rule = "frame_windows_size = {} needs grid_thw: cu_seqlens does not tell frames apart; set it to 0"
+            require(window == 0, rule, window)
             return Patches(pixel_values, None, patch_positions, lengths, lengths)
         grids = sample_grids(grid_thw)
         if patch_positions is None:
@@ -1100,8 +1114,7 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         side = self.config.spatial_merge_size
         if patches.lengths is None and patches.indices is None:
             frames, rows, columns = self.grid_of(patches.pixel_values)
-            fits = rows % side == 0 and columns % side == 0
-            require(fits, "merged_states join {0} x {0} patches, into which {1} x {2} do not divide", side, rows, columns)
+            require_blocks(side, rows, columns)
             frame, row, column = grid_positions(frames, rows, columns, side, hidden_states.device).unbind(-1)
             return self.merger(hidden_states[:, (frame * rows + row) * columns + column])
         check_blocks(patches.positions, patches.lengths or patches.positions.shape[-2:-1], side)
@@ -1144,10 +1157,13 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         num_items_in_batch: Union[torch.Tensor, int, None] = None,
         **kwargs,
     ) -> Union[tuple, ImageClassifierOutput]:
-        """Classifies images or video. Inputs as `LlavaViTModel.forward`; `labels`, `num_items_in_batch` as `classification_loss`.
+        """Classifies images, video or packs.
+
+        Inputs are those of `LlavaViTModel.forward`; `labels` and `num_items_in_batch` those of `classification_loss`.
 
         Returns:
-            ImageClassifierOutput: `loss` where labels are given, `logits` (B, num_labels), `hidden_states`, `attentions`.
+            ImageClassifierOutput: `loss` where labels are given, `logits` (B, num_labels) or of a pack (S, num_labels),
+            `hidden_states`, `attentions`.
         """
         refuse_keywords(self.forward, kwargs)
         self.check_form(pixel_values)
@@ -1184,7 +1200,7 @@ class LlavaViTForImageClassification(LlavaViTForClassification):
     Example:
         >>> import torch
         >>> from llavavit import LlavaViTConfig, LlavaViTForImageClassification
-        >>> config = LlavaViTConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_labels=10)
+        >>> config = LlavaViTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_labels=10)
         >>> tuple(LlavaViTForImageClassification(config).eval()(torch.zeros(2, 3, 32, 32)).logits.shape)
         (2, 10)
     """
@@ -1196,7 +1212,7 @@ class LlavaViTForVideoClassification(LlavaViTForClassification):
     Example:
         >>> import torch
         >>> from llavavit import LlavaViTConfig, LlavaViTForVideoClassification
-        >>> config = LlavaViTConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_labels=8)
+        >>> config = LlavaViTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_labels=8)
         >>> tuple(LlavaViTForVideoClassification(config).eval()(torch.zeros(1, 3, 4, 32, 32)).logits.shape)
         (1, 8)
     """
@@ -1204,9 +1220,8 @@ class LlavaViTForVideoClassification(LlavaViTForClassification):
     def check_form(self, pixel_values: torch.Tensor) -> None:
         require(
             not isinstance(pixel_values, torch.Tensor) or pixel_values.dim() != 4,
-            "a video classifier takes clips, pixel_values (B, C, T, H, W), got shape {}, which would be so many images; "
-            "of one clip's frames (T, C, H, W) pass frames.transpose(0, 1)[None]; for images take "
-            "LlavaViTForImageClassification",
+            "a video classifier takes clips, pixel_values (B, C, T, H, W), got shape {}, which would be images; "
+            "of a clip's frames (T, C, H, W) pass frames.transpose(0, 1)[None]; images: LlavaViTForImageClassification",
             tuple(getattr(pixel_values, "shape", ())),
         )
 
@@ -1214,21 +1229,20 @@ class LlavaViTForVideoClassification(LlavaViTForClassification):
 class LlavaViTBackbone(LlavaViTPreTrainedModel):
     """LLaVA-ViT as the backbone of detectors, segmenters and depth models: feature maps of chosen stages.
 
-    The stages are "stem", the pre-normed tokens, and "stage1", "stage2", ..., the blocks' outputs (before the post-norm).
+    The stages are "stem", the pre-normed tokens, and "stage1", "stage2", ..., the blocks' outputs before the post-norm.
     `out_features` or `out_indices` of the configuration choose them; the last where neither does.
 
     Example:
         >>> import torch
         >>> from llavavit import LlavaViTBackbone, LlavaViTConfig
-        >>> config = LlavaViTConfig(
-        ...     hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, out_features=["stage1", "stage2"]
-        ... )
-        >>> [tuple(features.shape) for features in LlavaViTBackbone(config).eval()(torch.zeros(1, 3, 32, 48)).feature_maps]
+        >>> config = LlavaViTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, out_indices=[1, 2])
+        >>> outputs = LlavaViTBackbone(config).eval()(torch.zeros(1, 3, 32, 48))
+        >>> [tuple(features.shape) for features in outputs.feature_maps]
         [(1, 64, 2, 3), (1, 64, 2, 3)]
     """
 
     has_attentions = True
-    _keys_to_ignore_on_load_unexpected = [r"(^|\.)layernorm_post\.", r"(^|\.)head\.", r"(^|\.)merger\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)(layernorm_post|head|merger)\.", r"^classifier\."]
 
     def __init__(self, config: LlavaViTConfig):
         # A configuration of its own: what is saved must not promise the parts that a backbone has no use for.
@@ -1274,8 +1288,8 @@ class LlavaViTBackbone(LlavaViTPreTrainedModel):
         """Feature maps of images or video.
 
         Returns:
-            BackboneOutput: `feature_maps`, one per chosen stage, (B, D, h, w) for images (B, C, H, W) and (B, D, T, h, w)
-            for video (B, C, T, H, W); `hidden_states` and `attentions` as `LlavaViTModel.forward`.
+            BackboneOutput: `feature_maps`, one per chosen stage, (B, D, h, w) of images (B, C, H, W), (B, D, T, h, w)
+            of video (B, C, T, H, W); `hidden_states` and `attentions` as `LlavaViTModel.forward`.
         """
         refuse_keywords(self.forward, kwargs)
         return_dict = self.config.return_dict if return_dict is None else return_dict
