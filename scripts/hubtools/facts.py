@@ -1,6 +1,7 @@
 """What there is to know about a model before the tools can serve it. `models/` fills this in, one file per model.
 
-Nothing here, and nothing in a model's file but its functions' bodies, imports torch: whoever only looks at files needs none.
+Nothing here, and nothing in a model's file but its functions' bodies, imports torch: whoever only looks at files
+needs none.
 """
 
 import importlib
@@ -23,7 +24,8 @@ NUMBER, KIND = re.compile("[0-9]+"), re.compile(r"(?<=\.)(weight|bias)$")
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a key map: `source` in the foreign layout, `targets` in the Hub layout (several: stacked in the source).
+    """One line of a key map: `source` in the foreign layout, `targets` in the Hub layout (several: stacked in the
+    source).
 
     In both, `{i}` stands for a layer's number, and `{p}` for `weight` or `bias` at its end.
     """
@@ -74,7 +76,8 @@ def _find(table: Mapping[str, Rule], name: str) -> Optional[Tuple[Rule, Dict[str
 
 
 def _templates(name: str) -> Iterator[Tuple[str, Dict[str, str]]]:
-    """The templates that a key may be an instance of: looked up, so that a key costs the same however many rules there are."""
+    """The templates that a key may be an instance of: looked up, so that a key costs the same however many rules
+    there are."""
     if len(name) > LONGEST_NAME:
         return
     kind = KIND.search(name)
@@ -142,11 +145,13 @@ class Package:
         inert_keys: of foreign configurations, which take no part in the computation.
         layouts: the layouts in which users hold the weights; "hub" is the model's own.
         sizes: the configuration values that the shapes of the base model's tensors show; `layers_of` helps.
-        parameters: how many a configuration describes, without the classifier, to within single vectors; `blocks` helps.
+        parameters: how many a configuration describes, without the classifier, to within single vectors; `blocks`
+            helps.
         forwards: the forward checks of `verify.py`, mixed into probes.forwards.Forwards; `subjects` names its methods.
         try_processor: runs a folder's processor (probe, processor) and says what came of it.
         card_values: (recipe, config) -> what the templates of the model card leave open.
-        default_processor: config -> what transformers' CLIPImageProcessor is told where the package has no processor of its own.
+        default_processor: config -> what transformers' CLIPImageProcessor is told where the package has no processor
+            of its own.
         inputs: what the model is trained on: "pixels" or "bytes".
         lora_targets: regular expression of the linear layers that get adapters.
         cases: of the benchmark.
@@ -181,7 +186,8 @@ class Package:
         for auto_class, class_name in self.models.items():
             if class_name == architecture:
                 return auto_class
-        raise UserError(f"architecture {architecture!r} is not in package {self.name!r}; known: {', '.join(sorted(self.models.values()))}")
+        known = ", ".join(sorted(self.models.values()))
+        raise UserError(f"architecture {architecture!r} is not in package {self.name!r}; known: {known}")
 
     def auto_map(self, processor: Optional[str] = None) -> dict:
         """The `auto_map` of config.json; `processor` names the Auto class of a processor that ships with the model."""
@@ -202,7 +208,9 @@ class Package:
         for layout in self.layouts:
             if layout.name == name:
                 return layout
-        raise UserError(f"{self.name} has no layout {name!r}; known: {', '.join(layout.name for layout in self.layouts)}")
+        raise UserError(
+            f"{self.name} has no layout {name!r}; known: {', '.join(layout.name for layout in self.layouts)}"
+        )
 
     def without_prefix(self, name: str) -> str:
         return name[len(self.base_prefix) :] if name.startswith(self.base_prefix) else name
@@ -230,4 +238,5 @@ def blocks(config: Any) -> int:
 
 def layers_of(shapes: Shapes) -> int:
     """How many layers names such as `encoder.layers.5.…` show."""
-    return 1 + max((int(found.group(1)) for found in map(re.compile(r"encoder\.layers\.(\d+)\..+").fullmatch, shapes) if found), default=-1)
+    found = map(re.compile(r"encoder\.layers\.(\d+)\..+").fullmatch, shapes)
+    return 1 + max((int(match.group(1)) for match in found if match), default=-1)

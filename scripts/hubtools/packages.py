@@ -13,7 +13,10 @@ __all__ = ["PACKAGES", "ROOT", "Package", "package_named", "package_of_type"]
 
 def known_packages() -> Dict[str, Package]:
     """The PACKAGE of every file in `models/`."""
-    found = [importlib.import_module(f"{models.__name__}.{file.name}").PACKAGE for file in pkgutil.iter_modules(models.__path__)]
+    found = [
+        importlib.import_module(f"{models.__name__}.{file.name}").PACKAGE
+        for file in pkgutil.iter_modules(models.__path__)
+    ]
     return {package.name: package for package in found}
 
 

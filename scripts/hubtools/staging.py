@@ -1,4 +1,5 @@
-"""All or nothing: what is built appears at its place whole, or not at all, and nothing that others put there is ever lost."""
+"""All or nothing: what is built appears at its place whole, or not at all, and nothing that others put there is ever
+lost."""
 
 import contextlib
 import ctypes
@@ -28,7 +29,8 @@ UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 def check_output(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-    """Refuses an output that is an input or holds one, and one that exists, unless `overwrite` and it is a model's folder."""
+    """Refuses an output that is an input or holds one, and one that exists, unless `overwrite` and it is a model's
+    folder."""
     place = _place(output)
     for path in inputs:
         if place == _place(path) or place in _place(path).parents:
@@ -36,10 +38,15 @@ def check_output(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> 
     if not os.path.lexists(output):
         return
     if not overwrite:
-        raise UserError(f"output {output} exists; name another --output, or --overwrite to replace it where it is a model's folder")
+        raise UserError(
+            f"output {output} exists; name another --output, or --overwrite to replace it where it is a model's folder"
+        )
     obstacle = why_not_replaceable(output)
     if obstacle:
-        raise UserError(f"output {output} {obstacle}, so --overwrite leaves it alone; it replaces only what assemble.py or save_pretrained made")
+        raise UserError(
+            f"output {output} {obstacle}, so --overwrite leaves it alone; it replaces only what assemble.py "
+            "or save_pretrained made"
+        )
 
 
 def _place(path: Path) -> Path:
@@ -59,7 +66,9 @@ def why_not_replaceable(output: Path) -> Optional[str]:
         config = read_json_object(output / "config.json")
     except UserError as error:
         return f"is not a Hub folder ({error})"
-    if not isinstance(config.get("model_type"), str) or not isinstance(config.get("auto_map") or config.get("architectures"), (dict, list)):
+    if not isinstance(config.get("model_type"), str) or not isinstance(
+        config.get("auto_map") or config.get("architectures"), (dict, list)
+    ):
         return f"is not a Hub folder (its config.json names no model: model_type is {shown(config.get('model_type'))})"
     if not any(is_regular(output / name) for name in WEIGHTS):
         return "is not a Hub folder (it has no weights)"
@@ -71,9 +80,9 @@ def why_not_replaceable(output: Path) -> Optional[str]:
 def staged(output: Path, overwrite: bool = False, inputs: Sequence[Path] = ()) -> Iterator[Path]:
     """Gives a path of the same name beside `output`; what is built there moves to `output` when the block ends well.
 
-    The folder in between is hidden and removed in every other case, and so are the parents that were made for it. After a
-    kill it may stay behind; the next run for the same output removes it. An existing output is replaced only at the end, and
-    put back if that fails; what has come there in the meantime stays.
+    The folder in between is hidden and removed in every other case, and so are the parents that were made for it.
+    After a kill it may stay behind; the next run for the same output removes it. An existing output is replaced only
+    at the end, and put back if that fails; what has come there in the meantime stays.
 
     Args:
         output: a file or a folder to be.
@@ -143,7 +152,8 @@ def _move(built: Path, place: Path, before: Optional[tuple], aside: Path) -> Non
 
 
 def _put_back(aside: Path, place: Path) -> None:
-    """Gives what was moved aside its name again, or where that is taken by now, a place that will not be cleared away."""
+    """Gives what was moved aside its name again, or where that is taken by now, a place that will not be cleared
+    away."""
     try:
         _rename_without_replacing(aside, place)
     except UserError as error:
@@ -172,14 +182,24 @@ def _renamed_by_system(source: Path, target: Path) -> bool:
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    done = rename(AT_WORKING_DIRECTORY, os.fsencode(source), AT_WORKING_DIRECTORY, os.fsencode(target), ctypes.c_uint(NO_REPLACE)) == 0
+    done = (
+        rename(
+            AT_WORKING_DIRECTORY,
+            os.fsencode(source),
+            AT_WORKING_DIRECTORY,
+            os.fsencode(target),
+            ctypes.c_uint(NO_REPLACE),
+        )
+        == 0
+    )
     if not done and ctypes.get_errno() not in UNSUPPORTED:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(target))
     return done
 
 
 def _rename_into_claimed_place(source: Path, target: Path) -> None:
-    """Takes the name by what fails where it is taken: an empty folder, which a folder may replace, or a second name of the file."""
+    """Takes the name by what fails where it is taken: an empty folder, which a folder may replace, or a second name
+    of the file."""
     if source.is_dir():
         target.mkdir()
         os.rename(source, target)  # fails where somebody has put something into it meanwhile
@@ -194,7 +214,9 @@ def _remove_abandoned(parent: Path, name: str) -> None:
         # A room without the folder of this name belongs to another output, or is being made right now.
         if pid.isdigit() and not _alive(int(pid)) and (room / name).exists():
             if (room / "replaced").exists() and not os.path.lexists(parent / name):
-                _rename_without_replacing(room / "replaced", parent / name)  # killed between the two moves: the old folder is the one to keep
+                _rename_without_replacing(
+                    room / "replaced", parent / name
+                )  # killed between the two moves: the old folder is the one to keep
             shutil.rmtree(room, ignore_errors=True)
 
 

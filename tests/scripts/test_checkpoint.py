@@ -7,10 +7,9 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.errors import UserError
+from safetensors.torch import save_file
 
 
 @pytest.fixture
@@ -36,15 +35,29 @@ WRAPPINGS = {
     "nested": lambda state: {"model": {"state_dict": state}},
     "ddp": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
     "compiled": lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
-    "compiled, then ddp": lambda state: {"model": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}},
+    "compiled, then ddp": lambda state: {
+        "model": {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
+    },
     "the same twice": lambda state: {"model": state, "state_dict": state},
-    "averaged weights alone": lambda state: {"model_ema": state, "optimizer": {"state": {"a.weight": {"exp_avg": torch.zeros(4, 3)}}}},
-    "scales and random states beside": lambda state: {"net": state, "scaler": {"scale": torch.ones(1)}, "rng": {"cpu": torch.zeros(8, dtype=torch.uint8)}},
-    "lightning": lambda state: {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "callbacks": {"x": {"y": torch.ones(2)}}},
+    "averaged weights alone": lambda state: {
+        "model_ema": state,
+        "optimizer": {"state": {"a.weight": {"exp_avg": torch.zeros(4, 3)}}},
+    },
+    "scales and random states beside": lambda state: {
+        "net": state,
+        "scaler": {"scale": torch.ones(1)},
+        "rng": {"cpu": torch.zeros(8, dtype=torch.uint8)},
+    },
+    "lightning": lambda state: {
+        "state_dict": {f"model.{name}": tensor for name, tensor in state.items()},
+        "callbacks": {"x": {"y": torch.ones(2)}},
+    },
     "peft": lambda state: {f"base_model.model.{name}": tensor for name, tensor in state.items()},
     "vision tower": lambda state: {f"model.vision_tower.vision_tower.{name}": tensor for name, tensor in state.items()},
     "visual": lambda state: {f"model.visual.{name}": tensor for name, tensor in state.items()},
-    "backbone, with a head beside": lambda state: {(f"backbone.{name}" if "a" in name else name): tensor for name, tensor in state.items()},
+    "backbone, with a head beside": lambda state: {
+        (f"backbone.{name}" if "a" in name else name): tensor for name, tensor in state.items()
+    },
     "compiled inside": lambda state: {name.replace("a.", "a._orig_mod."): tensor for name, tensor in state.items()},
 }
 
@@ -147,11 +160,16 @@ def numbers_among_tensors(tmp_path, state):
 
 
 def two_state_dicts(tmp_path, state):
-    torch.save({"model": state, "state_dict": {name: tensor + 1 for name, tensor in state.items()}}, tmp_path / "bad.pth")
+    torch.save(
+        {"model": state, "state_dict": {name: tensor + 1 for name, tensor in state.items()}}, tmp_path / "bad.pth"
+    )
 
 
 def raw_and_averaged(tmp_path, state):
-    torch.save({"model": state, "model_ema": {name: tensor + 1 for name, tensor in state.items()}, "optimizer": {}}, tmp_path / "bad.pth")
+    torch.save(
+        {"model": state, "model_ema": {name: tensor + 1 for name, tensor in state.items()}, "optimizer": {}},
+        tmp_path / "bad.pth",
+    )
 
 
 def averaged_inside(tmp_path, state):
@@ -226,10 +244,9 @@ REFUSED = {
 def test_refused_with_a_reason(tmp_path, state, make):
     make(tmp_path, state)
     path = next(path for path in tmp_path.iterdir() if path.name.startswith("bad"))
-    with pytest.raises(UserError, match=REFUSED[make]):
-        with open_checkpoint(path) as checkpoint:
-            for name in checkpoint.names():
-                checkpoint.tensor(name)
+    with pytest.raises(UserError, match=REFUSED[make]), open_checkpoint(path) as checkpoint:
+        for name in checkpoint.names():
+            checkpoint.tensor(name)
     assert not (tmp_path / "trace").exists(), "code from the checkpoint was run"
 
 
@@ -252,7 +269,10 @@ def test_the_key_chooses_among_state_dicts(tmp_path, state):
 
 
 def test_the_prefix_chooses_tensors(tmp_path, state):
-    torch.save({**{f"tower.{name}": tensor for name, tensor in state.items()}, "lm.weight": torch.zeros(2)}, tmp_path / "weights.pth")
+    torch.save(
+        {**{f"tower.{name}": tensor for name, tensor in state.items()}, "lm.weight": torch.zeros(2)},
+        tmp_path / "weights.pth",
+    )
     with open_checkpoint(tmp_path / "weights.pth", prefix="tower.") as checkpoint:
         assert sorted(checkpoint.names()) == sorted(state) and checkpoint.left_out == 1
         assert torch.equal(checkpoint.tensor("b"), state["b"])

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, in_layout, random_state, write_recipe
-
-from hubtools.errors import UserError
-from hubtools.packages import PACKAGES
 from hubtools.assembly.layouts import from_hub_layout, recognise, to_hub_layout
 from hubtools.assembly.recipes import load_recipe
+from hubtools.errors import UserError
+from hubtools.packages import PACKAGES
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, in_layout, random_state, write_recipe
 
 NO_HEAD = LLAVA_VIT_TOML.replace("patch_size = 8", 'patch_size = 8\nuse_head = false\nlayer_norm_type = "rms_norm"')
 VARIANTS = [
@@ -43,7 +42,11 @@ def test_older_training_checkpoints_name_the_output_projection_proj(tmp_path):
 def test_rotary_buffers_are_dropped(tmp_path):
     recipe = load_recipe(str(write_recipe(tmp_path)))
     state = random_state(recipe)
-    names = [*in_layout(recipe, state, "training"), "video_rope.inv_freq_t", "transformer.layers.0.attn.rotary_emb.inv_freq"]
+    names = [
+        *in_layout(recipe, state, "training"),
+        "video_rope.inv_freq_t",
+        "transformer.layers.0.attn.rotary_emb.inv_freq",
+    ]
     _, parts = to_hub_layout("llavavit", names, state)
     assert sorted(parts) == sorted(state)
 

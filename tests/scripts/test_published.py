@@ -5,20 +5,26 @@ import shutil
 
 import assemble
 import pytest
-from safetensors.torch import save_file
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, random_state, write_recipe
-from transformers import CLIPImageProcessor
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.origin import Origin
 from hubtools.assembly.published import recipe_from_folder, reconciled
 from hubtools.assembly.recipes import load_recipe
 from hubtools.errors import UserError
 from hubtools.packages import ROOT
+from safetensors.torch import save_file
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, random_state, write_recipe
+from transformers import CLIPImageProcessor
 
 # What a published repository may say: other statistics and sizes than CLIP's, in the words of older releases.
-THEIRS = {"feature_extractor_type": "CLIPFeatureExtractor", "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "size": 40, "crop_size": 40,
-          "do_resize": True, "do_center_crop": True, "do_normalize": True, "resample": 2, "processor_class": "CLIPProcessor"}  # fmt: skip
+THEIRS = {
+    "feature_extractor_type": "CLIPFeatureExtractor",
+    "processor_class": "CLIPProcessor",
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "size": 40,
+    "crop_size": 40,
+    "resample": 2,
+}
 
 
 def write_json(path, content):
@@ -50,7 +56,9 @@ def test_a_published_processor_is_carried_over(tmp_path, published, how):
         result = call(assemble.main, "--checkpoint", published, "--output", tmp_path / "ours")
         assert result.code == 0, result.err
     else:
-        build_folder(tmp_path / "ours", reconciled(load_recipe(str(tmp_path / "small-model.toml")), published), published)
+        build_folder(
+            tmp_path / "ours", reconciled(load_recipe(str(tmp_path / "small-model.toml")), published), published
+        )
     ours = json.loads((tmp_path / "ours" / "preprocessor_config.json").read_text())
     assert (ours["image_mean"], ours["size"], ours["resample"]) == ([0.5, 0.5, 0.5], {"shortest_edge": 40}, 2)
     assert ours["image_processor_type"] == "CLIPImageProcessor" and "processor_class" not in ours
@@ -58,7 +66,9 @@ def test_a_published_processor_is_carried_over(tmp_path, published, how):
 
 
 def test_what_a_published_processor_leaves_out_is_clips_not_the_recipes(tmp_path, published):
-    write_json(published / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", "do_normalize": False})
+    write_json(
+        published / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", "do_normalize": False}
+    )
     recipe = recipe_from_folder(published)
     build_folder(tmp_path / "ours", recipe, published)
     assert pixels(tmp_path / "ours").shape == (1, 3, 224, 224) and pixels(tmp_path / "ours").equal(pixels(published))
@@ -67,7 +77,10 @@ def test_what_a_published_processor_leaves_out_is_clips_not_the_recipes(tmp_path
 @pytest.mark.parametrize(
     "change, expected",
     [
-        (dict(feature_extractor_type=None, image_processor_type="SiglipImageProcessor"), "image_processor_type 'SiglipImageProcessor', which cannot be carried over"),
+        (
+            dict(feature_extractor_type=None, image_processor_type="SiglipImageProcessor"),
+            "image_processor_type 'SiglipImageProcessor', which cannot be carried over",
+        ),
         (dict(auto_map={"AutoImageProcessor": "theirs.Processor"}), "auto_map .* cannot be carried over"),
         (dict(do_pad=True), "sets do_pad to True, which cannot be carried over"),
     ],
@@ -77,7 +90,9 @@ def test_a_processor_that_cannot_be_carried_over_is_named(tmp_path, published, c
     with pytest.raises(UserError, match=expected):
         recipe_from_folder(published)
     # The way out that the message names.
-    parser = assemble.build_parser().parse_args([str(tmp_path / "small-model.toml"), "--checkpoint", str(published / "model.safetensors")])
+    parser = assemble.build_parser().parse_args(
+        [str(tmp_path / "small-model.toml"), "--checkpoint", str(published / "model.safetensors")]
+    )
     assert assemble.choose_recipe(parser).processor == {}
 
 
@@ -99,7 +114,11 @@ def test_files_of_other_processors_are_named(published, name):
     "old, new, expected",
     [
         ("patch_size = 8", "patch_size = 8\nrope_theta = 5.0", "rope_theta is 10000.0 in config.json, 5.0 by recipe"),
-        ("[card]", "[processor]\nsize = 56\n[card]", r"size is \{'shortest_edge': 40\} in preprocessor_config.json, \{'shortest_edge': 56\} by recipe"),
+        (
+            "[card]",
+            "[processor]\nsize = 56\n[card]",
+            r"size is \{'shortest_edge': 40\} in preprocessor_config.json, \{'shortest_edge': 56\} by recipe",
+        ),
     ],
 )
 def test_a_recipe_and_a_folder_that_differ_are_not_reconciled_in_silence(tmp_path, published, old, new, expected):
@@ -130,7 +149,9 @@ def test_a_trained_model_of_the_repository_becomes_a_whole_folder(tmp_path, name
     """Whether it is assembled or copied with what its links lead to."""
     trained = ROOT / "hub_repos" / name
     build_folder(tmp_path / "made", reconciled(load_recipe(name), trained), trained)
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(path.name for path in trained.iterdir())
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == sorted(
+        path.name for path in trained.iterdir()
+    )
     assert not any(path.is_symlink() for path in (tmp_path / "made").iterdir())
     for path in trained.iterdir():
         if path.suffix != ".json":

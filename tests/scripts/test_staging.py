@@ -1,20 +1,21 @@
-"""What stands at an output: replaced only where it is a model's folder and the user says so; everything else stays as it was."""
+"""What stands at an output: replaced only where it is a model's folder and the user says so; everything else stays as
+it was."""
 
 import json
 import os
 import socket
 import stat
+from pathlib import Path
 
 import assemble
 import pytest
-from small import LLAVA_VIT_TOML, call, save_checkpoint, write_recipe
-
 from hubtools import staging
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.origin import Origin
 from hubtools.assembly.recipes import load_recipe
 from hubtools.errors import UserError
 from hubtools.staging import staged
+from small import LLAVA_VIT_TOML, call, save_checkpoint, write_recipe
 
 
 def write(folder, **files):
@@ -25,7 +26,10 @@ def write(folder, **files):
     return folder
 
 
-MODEL = dict(config__json=json.dumps({"model_type": "llava_vit", "architectures": ["LlavaViTModel"]}), model__safetensors="weights")
+MODEL = dict(
+    config__json=json.dumps({"model_type": "llava_vit", "architectures": ["LlavaViTModel"]}),
+    model__safetensors="weights",
+)
 
 
 def build(file):
@@ -40,7 +44,9 @@ def snapshot(path):
         for name in [*folders, *files]:
             entry = os.path.join(parent, name)
             kind = stat.S_IFMT(os.lstat(entry).st_mode)
-            content = os.readlink(entry) if stat.S_ISLNK(kind) else open(entry, "rb").read() if stat.S_ISREG(kind) else None
+            content = (
+                os.readlink(entry) if stat.S_ISLNK(kind) else Path(entry).read_bytes() if stat.S_ISREG(kind) else None
+            )
             found[os.path.relpath(entry, path)] = (kind, content)
     return found
 
@@ -130,9 +136,8 @@ def test_overwrite_leaves_everything_alone_but_a_models_folder(tmp_path, make):
     make(tmp_path / "out")
     before = snapshot(tmp_path)
     for overwrite, reason in ((False, "exists"), (True, REFUSED[make])):
-        with pytest.raises(UserError, match=reason):
-            with staged(tmp_path / "out", overwrite) as file:
-                build(file)
+        with pytest.raises(UserError, match=reason), staged(tmp_path / "out", overwrite) as file:
+            build(file)
         assert snapshot(tmp_path) == before
 
 
@@ -145,26 +150,30 @@ def test_devices_are_left_alone(tmp_path):
 
 def test_a_models_folder_is_replaced_when_asked(tmp_path):
     write(tmp_path / "out", **MODEL, modeling_x__py="", preprocessor_config__json="{}")
-    with pytest.raises(UserError, match="exists; name another --output, or --overwrite"):
-        with staged(tmp_path / "out"):
-            raise AssertionError("the block was entered")
+    with pytest.raises(UserError, match="exists; name another --output, or --overwrite"), staged(tmp_path / "out"):
+        raise AssertionError("the block was entered")
     with staged(tmp_path / "out", overwrite=True) as file:
         build(file)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("system", [True, False], ids=["by the system", "without its help"])
-@pytest.mark.parametrize("make", [a_file, an_empty_folder, a_web_app, a_link_to_nowhere, a_pipe], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [a_file, an_empty_folder, a_web_app, a_link_to_nowhere, a_pipe], ids=lambda make: make.__name__
+)
 @pytest.mark.parametrize("what", ["folder", "file"])
 def test_what_appears_meanwhile_stays(tmp_path, monkeypatch, system, make, what):
     if not system:
         monkeypatch.setattr(staging, "_renamed_by_system", lambda source, target: False)
-    with pytest.raises(UserError, match="has come into being while this was made"):
-        with staged(tmp_path / "out") as file:
-            build(file) if what == "folder" else file.write_text("state dict")
-            make(tmp_path / "out")
-            before = snapshot(tmp_path / "out") if make is not a_file else (tmp_path / "out").read_text()
+    with pytest.raises(UserError, match="has come into being while this was made"), staged(tmp_path / "out") as file:
+        build(file) if what == "folder" else file.write_text("state dict")
+        make(tmp_path / "out")
+        before = snapshot(tmp_path / "out") if make is not a_file else (tmp_path / "out").read_text()
     assert (snapshot(tmp_path / "out") if make is not a_file else (tmp_path / "out").read_text()) == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".partial")]
 
@@ -183,30 +192,32 @@ def test_both_ways_of_renaming_make_folders_and_files(tmp_path, monkeypatch, sys
 
 def test_a_folder_that_changes_while_its_successor_is_made_stays(tmp_path):
     write(tmp_path / "out", **MODEL)
-    with pytest.raises(UserError, match=r"holds other files \(thesis.txt\) while its successor was made"):
-        with staged(tmp_path / "out", overwrite=True) as file:
-            build(file)
-            (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with (
+        pytest.raises(UserError, match=r"holds other files \(thesis.txt\) while its successor was made"),
+        staged(tmp_path / "out", overwrite=True) as file,
+    ):
+        build(file)
+        (tmp_path / "out" / "thesis.txt").write_text("years of work")
     assert (tmp_path / "out" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "out" / "thesis.txt").unlink()
-    with pytest.raises(UserError, match="has changed while its successor was made"):
-        with staged(tmp_path / "out", overwrite=True) as file:
-            build(file)
-            (tmp_path / "out").rename(tmp_path / "kept")
-            write(tmp_path / "out", **MODEL, README__md="another")
+    with (
+        pytest.raises(UserError, match="has changed while its successor was made"),
+        staged(tmp_path / "out", overwrite=True) as file,
+    ):
+        build(file)
+        (tmp_path / "out").rename(tmp_path / "kept")
+        write(tmp_path / "out", **MODEL, README__md="another")
     assert (tmp_path / "out" / "README.md").read_text() == "another" and (tmp_path / "kept").is_dir()
 
 
 def test_parents_go_again_when_the_input_is_refused(tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="not good"):
-        with staged(tmp_path / "there" / "a" / "b" / "out"):
-            raise UserError("not good")
+    with pytest.raises(UserError, match="not good"), staged(tmp_path / "there" / "a" / "b" / "out"):
+        raise UserError("not good")
     assert list((tmp_path / "there").iterdir()) == []
-    with pytest.raises(UserError, match="not good"):
-        with staged(tmp_path / "there" / "a" / "b" / "out"):
-            (tmp_path / "there" / "a" / "notes.txt").write_text("mine")
-            raise UserError("not good")
+    with pytest.raises(UserError, match="not good"), staged(tmp_path / "there" / "a" / "b" / "out"):
+        (tmp_path / "there" / "a" / "notes.txt").write_text("mine")
+        raise UserError("not good")
     assert list(tmp_path.rglob("*.txt")) == [tmp_path / "there" / "a" / "notes.txt"]
 
 

@@ -1,4 +1,5 @@
-"""A model that the tools have never seen: its package and its file of facts are all that it takes to assemble and verify it."""
+"""A model that the tools have never seen: its package and its file of facts are all that it takes to assemble and
+verify it."""
 
 import json
 import shutil
@@ -8,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from hubtools.packages import ROOT
+from safetensors.torch import load_file
 
 HERE = Path(__file__).resolve().parent
 RECIPE = """
@@ -47,11 +47,24 @@ def test_a_third_model_assembles_and_verifies(repository):
 
     result = run("assemble.py", "toy.toml", "--checkpoint", "toy.pth", "--output", "made")
     assert result.returncode == 0, result.stdout + result.stderr
-    for check in ("files: code", "load: processor", "load: model", "forward: image", "example: runs", "round trip: reload", "weights: checkpoint"):
+    for check in (
+        "files: code",
+        "load: processor",
+        "load: model",
+        "forward: image",
+        "example: runs",
+        "round trip: reload",
+        "weights: checkpoint",
+    ):
         assert any(row.startswith(f"PASS  {check}") for row in result.stdout.splitlines()), (check, result.stdout)
     stored = load_file(repository / "made" / "model.safetensors")
     assert torch.equal(stored["patches.weight"], state["module.stem.conv.weight"])
-    assert json.loads((repository / "made" / "config.json").read_text())["auto_map"]["AutoModel"] == "modeling_toymodel.ToyModel"
-    torch.save({"stem.conv.weight": torch.zeros(8, 3, 4, 4), "stem.conv.bias": torch.zeros(8)}, repository / "other.pth")
+    assert (
+        json.loads((repository / "made" / "config.json").read_text())["auto_map"]["AutoModel"]
+        == "modeling_toymodel.ToyModel"
+    )
+    torch.save(
+        {"stem.conv.weight": torch.zeros(8, 3, 4, 4), "stem.conv.bias": torch.zeros(8)}, repository / "other.pth"
+    )
     wrong = run("assemble.py", "toy.toml", "--checkpoint", "other.pth", "--output", "wrong")
     assert wrong.returncode == 2 and "hidden_size is 8, expected 6" in wrong.stderr, wrong.stderr

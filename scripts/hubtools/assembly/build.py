@@ -9,12 +9,12 @@ from typing import Any, Dict, Mapping, Optional, Union
 
 import torch
 
-from .cards import example_usage, model_card
-from .checkpoint import Checkpoint, open_checkpoint
 from ..errors import UserError, some
-from .layouts import from_hub_layout, stack, to_hub_layout
 from ..packages import Package
 from ..progress import Bar, Progress, no_bar
+from .cards import example_usage, model_card
+from .checkpoint import Checkpoint, open_checkpoint
+from .layouts import from_hub_layout, stack, to_hub_layout
 from .misfit import misfit
 from .origin import Origin
 from .processors import CLIP_DEFAULTS, clip_settings, effective
@@ -38,7 +38,9 @@ def empty_model(recipe: Recipe) -> torch.nn.Module:
         return recipe.build_model()
 
 
-def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, dtype: Optional[torch.dtype]) -> "tuple[str, Dict[str, TensorSource]]":
+def checkpoint_sources(
+    checkpoint: Checkpoint, recipe: Recipe, dtype: Optional[torch.dtype]
+) -> "tuple[str, Dict[str, TensorSource]]":
     """Every tensor of the model, in the model's order, drawn from the checkpoint in whatever layout it has.
 
     Returns:
@@ -63,9 +65,13 @@ def checkpoint_sources(checkpoint: Checkpoint, recipe: Recipe, dtype: Optional[t
             misshapen.append(f"{name} is {shape}, expected {expected[name]}")
         if stored not in DTYPES.values():
             foreign.append(f"{name} is {stored}")
-        sources[name] = TensorSource(shape, dtype or stored, lambda part=part: _converted(part.of(checkpoint.tensor(part.source)), dtype))
+        sources[name] = TensorSource(
+            shape, dtype or stored, lambda part=part: _converted(part.of(checkpoint.tensor(part.source)), dtype)
+        )
     if misshapen:
-        raise UserError(f"the checkpoint ({layout.name} layout) does not fit the configuration: {some(misshapen)}{other_sizes}")
+        raise UserError(
+            f"the checkpoint ({layout.name} layout) does not fit the configuration: {some(misshapen)}{other_sizes}"
+        )
     if foreign:
         raise UserError(f"weights must be one of {', '.join(DTYPES)}: {some(foreign)}")
     return layout.name, sources
@@ -112,7 +118,8 @@ def build_folder(
         new_bar: makes the progress bar, from a number of bytes.
 
     Raises:
-        UserError: the recipe or the checkpoint is not good. What was written until then is left to the caller (see `staged`).
+        UserError: the recipe or the checkpoint is not good. What was written until then is left to the caller (see
+            `staged`).
     """
     config = recipe.build_config()
     with weight_sources(recipe, weights, dtype) as (origin, sources):
@@ -124,8 +131,13 @@ def build_folder(
 
 
 def keep_trained_card(folder: Path, origin: Origin) -> None:
-    """A trained model of this repository brings the card that finetune.py wrote: what was measured stands nowhere else."""
-    if origin.checkpoint and origin.checkpoint.resolve().parent == RECIPES and (origin.checkpoint / "README.md").is_file():
+    """A trained model of this repository brings the card that finetune.py wrote: what was measured stands nowhere
+    else."""
+    if (
+        origin.checkpoint
+        and origin.checkpoint.resolve().parent == RECIPES
+        and (origin.checkpoint / "README.md").is_file()
+    ):
         shutil.copyfile(origin.checkpoint / "README.md", folder / "README.md")
 
 
@@ -143,7 +155,12 @@ def weight_sources(recipe: Recipe, weights: Weights, dtype: Optional[torch.dtype
 
 
 def write_hub_folder(
-    folder: Path, recipe: Recipe, config: Any, sources: Mapping[str, TensorSource], max_shard_size: int, progress: Progress
+    folder: Path,
+    recipe: Recipe,
+    config: Any,
+    sources: Mapping[str, TensorSource],
+    max_shard_size: int,
+    progress: Progress,
 ) -> None:
     """Writes every file of a Hub folder into `folder`, which must not exist yet."""
     folder.mkdir(parents=True)
@@ -207,7 +224,9 @@ def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
     return content
 
 
-def write_foreign_checkpoint(path: Path, recipe: Recipe, weights: Weights, layout: str, dtype: Optional[torch.dtype]) -> str:
+def write_foreign_checkpoint(
+    path: Path, recipe: Recipe, weights: Weights, layout: str, dtype: Optional[torch.dtype]
+) -> str:
     """Writes the weights as a state dict in a foreign layout, as `torch.save` does. Returns where they came from."""
     recipe.package.layout(layout)  # a layout that the model does not have is an error before anything is read
     with weight_sources(recipe, weights, dtype) as (origin, sources), path.open("wb") as file:

@@ -1,7 +1,7 @@
 """Reads a checkpoint whoever wrote it: .pth, .pt, .ckpt, .bin or .safetensors, one file or shards, wrapped or prefixed.
 
-Tensors are read from disk one at a time, so reading costs no memory of its own. Nothing in a checkpoint is ever executed:
-`hubtools.foreign` lists what a pickle holds.
+Tensors are read from disk one at a time, so reading costs no memory of its own. Nothing in a checkpoint is ever
+executed: `hubtools.foreign` lists what a pickle holds.
 """
 
 import re
@@ -19,11 +19,21 @@ TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors",) + TORCH_SUFFIXES
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 # Keys under which training code keeps what is no model, though it may hold tensors by name.
-TRAINING_STATE = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "optim", "scheduler", "lr_scheduler", "lr_schedulers",
-                  "scaler", "callbacks", "loops", "hyper_parameters", "args", "config", "rng_state", "metrics")  # fmt: skip
+TRAINING_STATE = ("optimizer", "optimizers", "optimizer_state_dict", "optimizer_states", "optim", "scheduler",
+                  "lr_scheduler", "lr_schedulers", "scaler", "callbacks", "loops", "hyper_parameters", "args", "config",
+                  "rng_state", "metrics")  # fmt: skip
 # What training code and bigger models put before the names of a model: DistributedDataParallel, torch.compile, PEFT,
 # Lightning modules, classifiers around a backbone, and language models around a vision tower.
-USUAL_PREFIXES = ("module.", "_orig_mod.", "base_model.model.", "model.", "vision_tower.", "vision_model.", "visual.", "backbone.")
+USUAL_PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "base_model.model.",
+    "model.",
+    "vision_tower.",
+    "vision_model.",
+    "visual.",
+    "backbone.",
+)
 PREFIXES = re.compile(f"^(?:{'|'.join(map(re.escape, USUAL_PREFIXES))})+")
 
 
@@ -89,12 +99,15 @@ def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = Non
     """Opens a checkpoint for reading.
 
     Args:
-        path: a .pth/.pt/.ckpt/.bin/.safetensors file, an index of shards (`*.index.json`), or a folder that holds one checkpoint.
-        key: which state dict of a pickled file, such as `model_ema`; dots lead into dictionaries inside. None takes the only one.
+        path: a .pth/.pt/.ckpt/.bin/.safetensors file, an index of shards (`*.index.json`), or a folder that holds one
+            checkpoint.
+        key: which state dict of a pickled file, such as `model_ema`; dots lead into dictionaries inside. None takes
+            the only one.
         prefix: take the tensors whose names begin with it, without it; None takes all, without USUAL_PREFIXES.
 
     Raises:
-        UserError: no such file, not a checkpoint, truncated, missing shards, pickled code, two candidates in a folder or a file.
+        UserError: no such file, not a checkpoint, truncated, missing shards, pickled code, two candidates in a folder
+            or a file.
     """
     path = Path(path)
     if not path.exists():
@@ -123,7 +136,9 @@ def _open_shard(file: Path, key: Optional[str]):
             raise UserError(f"{file} is empty")
     if file.suffix == ".safetensors":
         if key is not None:
-            raise UserError(f"--key {key} chooses among the state dicts of a pickled file; {file} is safetensors, which holds one")
+            raise UserError(
+                f"--key {key} chooses among the state dicts of a pickled file; {file} is safetensors, which holds one"
+            )
         return _Shard(file, stored_in_safetensors(file))
     if file.suffix in TORCH_SUFFIXES:
         return _Shard(file, state_dict_of(load_pickle(file), file, key))
@@ -131,7 +146,8 @@ def _open_shard(file: Path, key: Optional[str]):
 
 
 def shard_files(path: Path) -> List[Tuple[Path, object]]:
-    """The files that make up the checkpoint at `path`, each with the set of names its index promises (None without index)."""
+    """The files that make up the checkpoint at `path`, each with the set of names its index promises (None without
+    index)."""
     if path.is_dir():
         path = checkpoint_file_in(path)
     if path.name.endswith(".index.json"):
@@ -154,7 +170,9 @@ def checkpoint_file_in(folder: Path) -> Path:
             raise UserError(f"{folder} holds several checkpoints: {some(c.name for c in candidates)}; name the file")
         if candidates:
             return candidates[0]
-    raise UserError(f"{folder} holds no checkpoint; looked for {', '.join('*' + s for s in SUFFIXES)} and their *.index.json")
+    raise UserError(
+        f"{folder} holds no checkpoint; looked for {', '.join('*' + s for s in SUFFIXES)} and their *.index.json"
+    )
 
 
 def indexed_files(index: Path) -> List[Tuple[Path, set]]:
@@ -172,7 +190,9 @@ def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict
     """
     found = state_dicts_in(loaded)
     if key is not None and key not in found:
-        raise UserError(f"{path} has no state dict {shown(key)}; it has: {some(filter(None, found)) or 'none under a key'}")
+        raise UserError(
+            f"{path} has no state dict {shown(key)}; it has: {some(filter(None, found)) or 'none under a key'}"
+        )
     first = next(iter(found.values()), loaded)
     if key is None and any(state != first for state in found.values()):
         raise UserError(f"{path} holds several state dicts: {some(found)}; choose one with --key")
@@ -180,7 +200,11 @@ def state_dict_of(loaded: object, path: Path, key: Optional[str] = None) -> Dict
     accepted = f"accepted: a state dict, bare or under {', '.join(WRAPPERS)} or another key"
     if not isinstance(state, Mapping):
         raise UserError(f"{path} holds a {state if isinstance(state, Other) else 'tensor'}; {accepted}")
-    foreign = [f"{name} ({value})" if isinstance(value, Other) else name for name, value in state.items() if not isinstance(value, StoredTensor)]
+    foreign = [
+        f"{name} ({value})" if isinstance(value, Other) else name
+        for name, value in state.items()
+        if not isinstance(value, StoredTensor)
+    ]
     if foreign:
         raise UserError(f"{path}: not tensors: {some(foreign)}; {accepted}")
     return dict(state)
@@ -190,7 +214,9 @@ def state_dicts_in(loaded: object, key: str = "") -> Dict[str, Mapping]:
     """Every state dict inside what a pickle holds, by the way to it: "", "model", "model.state_dict", ..."""
     if not isinstance(loaded, Mapping):
         return {}
-    inside = {name: value for name, value in loaded.items() if isinstance(value, Mapping) and name not in TRAINING_STATE}
+    inside = {
+        name: value for name, value in loaded.items() if isinstance(value, Mapping) and name not in TRAINING_STATE
+    }
     wrapped = any(name in WRAPPERS for name in inside)
     if _has_weights(loaded) and not wrapped or not inside and key.split(".")[-1] in WRAPPERS:
         return {key: loaded}
@@ -201,15 +227,20 @@ def state_dicts_in(loaded: object, key: str = "") -> Dict[str, Mapping]:
 
 
 def _has_weights(content: Mapping) -> bool:
-    """Whether a dictionary is a state dict, and not one of counts, scales or random states that training keeps as well."""
-    return any(isinstance(value, StoredTensor) and value.dtype.is_floating_point and value.shape for value in content.values())
+    """Whether a dictionary is a state dict, and not one of counts, scales or random states that training keeps as
+    well."""
+    return any(
+        isinstance(value, StoredTensor) and value.dtype.is_floating_point and value.shape for value in content.values()
+    )
 
 
 def below(prefix: Optional[str], entries: Mapping[str, object], path: Path) -> Dict[str, object]:
     """The entries whose names begin with `prefix`, without it."""
     if not prefix:
         return dict(entries)
-    chosen = {name[len(prefix) :]: value for name, value in entries.items() if name.startswith(prefix) and name != prefix}
+    chosen = {
+        name[len(prefix) :]: value for name, value in entries.items() if name.startswith(prefix) and name != prefix
+    }
     if not chosen:
         raise UserError(f"{path}: no tensor's name begins with {prefix!r}; there are {some(entries, 3)}")
     return chosen
@@ -221,6 +252,9 @@ def strip_prefixes(entries: Mapping[str, object], path: Path) -> Dict[str, objec
     for name, value in entries.items():
         clean = PREFIXES.sub("", name).replace("._orig_mod.", ".") or name
         if clean in stripped:
-            raise UserError(f"{path}: {name} and another tensor are both {clean} without their prefix; --prefix takes only those with one")
+            raise UserError(
+                f"{path}: {name} and another tensor are both {clean} without their prefix; --prefix takes only "
+                "those with one"
+            )
         stripped[clean] = value
     return stripped

@@ -1,4 +1,5 @@
-"""The way from each layout in which users hold a model to the Hub layout, and back. The layouts themselves are facts of the models."""
+"""The way from each layout in which users hold a model to the Hub layout, and back. The layouts themselves are facts
+of the models."""
 
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
@@ -22,7 +23,10 @@ class Part:
         if self.count == 1:
             return tuple(source_shape)
         if not source_shape or source_shape[0] % self.count:
-            raise UserError(f"{self.source} has shape {tuple(source_shape)}, which is not {self.count} tensors stacked on dimension 0")
+            raise UserError(
+                f"{self.source} has shape {tuple(source_shape)}, which is not {self.count} tensors stacked on "
+                "dimension 0"
+            )
         return (source_shape[0] // self.count, *source_shape[1:])
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -37,7 +41,11 @@ def recognise(package: str, names: Iterable[str]) -> Layout:
     best = max(score for score, _ in scores)
     if not best:
         known = ", ".join(layout.name for _, layout in scores)
-        others = [other.name for other in PACKAGES.values() if any(layout.match(other.without_prefix(name)) for layout in other.layouts for name in names)]
+        others = [
+            other.name
+            for other in PACKAGES.values()
+            if any(layout.match(other.without_prefix(name)) for layout in other.layouts for name in names)
+        ]
         hint = f"; they look like {' or '.join(others)}" if others else ""
         raise UserError(f"no layout of {package} fits keys such as {some(names, 3)}; known layouts: {known}{hint}")
     return next(layout for score, layout in scores if score == best)
@@ -90,7 +98,8 @@ def _targets_of(layout: Layout, model: Package, name: str, expected: set) -> Opt
 
 
 def parts_of(layout: Layout, model: Package, name: str) -> Optional[List[Tuple[str, Part]]]:
-    """The Hub keys, without the base model's prefix, that a key of `layout` has the tensors of; None for a key that is not of it."""
+    """The Hub keys, without the base model's prefix, that a key of `layout` has the tensors of; None for a key that
+    is not of it."""
     match = layout.match(model.without_prefix(name))
     if match is None:
         return None
@@ -99,8 +108,13 @@ def parts_of(layout: Layout, model: Package, name: str) -> Optional[List[Tuple[s
 
 
 def hub_shapes(layout: Layout, model: Package, shapes: Mapping[str, Sequence[int]]) -> Dict[str, Tuple[int, ...]]:
-    """Shapes in `layout` as shapes in the Hub layout, without the base model's prefix; keys that are not of the layout are left out."""
-    return {target: part.shape(shape) for name, shape in shapes.items() for target, part in parts_of(layout, model, name) or ()}
+    """Shapes in `layout` as shapes in the Hub layout, without the base model's prefix; keys that are not of the
+    layout are left out."""
+    return {
+        target: part.shape(shape)
+        for name, shape in shapes.items()
+        for target, part in parts_of(layout, model, name) or ()
+    }
 
 
 def from_hub_layout(package: str, layout_name: str, names: Iterable[str]) -> Dict[str, Tuple[str, ...]]:

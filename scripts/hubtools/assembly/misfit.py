@@ -1,4 +1,5 @@
-"""What the sizes of a checkpoint say where it does not fit its recipe: hundreds of missing tensors come from one wrong number."""
+"""What the sizes of a checkpoint say where it does not fit its recipe: hundreds of missing tensors come from one
+wrong number."""
 
 from typing import Any, Dict
 
@@ -8,7 +9,8 @@ from .recipes import Recipe, list_recipes, load_recipe
 
 
 def misfit(recipe: Recipe, expected: Shapes, stored: Shapes) -> str:
-    """How the sizes differ, as the end of a sentence, and which recipe has the checkpoint's; "" where they do not differ.
+    """How the sizes differ, as the end of a sentence, and which recipe has the checkpoint's; "" where they do not
+    differ.
 
     Args:
         recipe: what was asked for.

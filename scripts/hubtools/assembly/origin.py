@@ -1,4 +1,5 @@
-"""Where the weights of a folder come from: decided once, from a script's arguments, and handed on whole. Imports no torch."""
+"""Where the weights of a folder come from: decided once, from a script's arguments, and handed on whole. Imports no
+torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +38,15 @@ class Origin:
 def add_checkpoint_arguments(parser: ArgumentParser, what: str) -> None:
     """--checkpoint, described as `what`, and the two that choose a part of it."""
     parser.add_argument("--checkpoint", type=Path, metavar="FILE|FOLDER", help=what)
-    parser.add_argument("--key", metavar="K", help="which state dict of a pickled checkpoint that holds several, such as model_ema")
-    parser.add_argument("--prefix", metavar="P", help="take the tensors whose names begin with P, such as model.visual. (default: all; usual prefixes are known)")
+    parser.add_argument(
+        "--key", metavar="K", help="which state dict of a pickled checkpoint that holds several, such as model_ema"
+    )
+    parser.add_argument(
+        "--prefix",
+        metavar="P",
+        help="take the tensors whose names begin with P, such as model.visual. (default: all; usual prefixes "
+        "are known)",
+    )
 
 
 def origin_from(arguments, seed: int = 0) -> Origin:

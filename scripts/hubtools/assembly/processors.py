@@ -1,4 +1,5 @@
-"""What becomes of the processor that a folder brings along: carried over as it is, or refused by name; never replaced without a word."""
+"""What becomes of the processor that a folder brings along: carried over as it is, or refused by name; never replaced
+without a word."""
 
 import os
 from pathlib import Path
@@ -19,7 +20,8 @@ CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 CLIP_TYPES = ("CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPFeatureExtractor")
 # What CLIPImageProcessor takes where nothing is said.
 CLIP_DEFAULTS = {
-    "do_resize": True, "size": 224, "resample": 3, "do_center_crop": True, "crop_size": 224, "do_rescale": True, "rescale_factor": 1 / 255,
+    "do_resize": True, "size": 224, "resample": 3, "do_center_crop": True, "crop_size": 224, "do_rescale": True,
+    "rescale_factor": 1 / 255,
     "do_normalize": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD, "do_convert_rgb": True,
 }  # fmt: skip
 WAY_OUT = "to leave it behind, name a recipe and the weights file itself as --checkpoint"
@@ -33,7 +35,9 @@ def own_processor(folder: Path, package: Package) -> Dict[str, Any]:
     """
     others = [name for name in OTHER_NAMES if os.path.lexists(folder / name)]
     if others:
-        raise UserError(f"{folder / others[0]} has no counterpart here and would be lost; move it away to go on without it")
+        raise UserError(
+            f"{folder / others[0]} has no counterpart here and would be lost; move it away to go on without it"
+        )
     path = folder / PROCESSOR_NAME
     if not os.path.lexists(path):
         return {}
@@ -58,8 +62,13 @@ def _clip_settings(stated: Mapping[str, Any], path: Path) -> Dict[str, Any]:
     """What transformers' CLIPImageProcessor makes of the settings, its own defaults included."""
     unknown = [key for key, value in stated.items() if key not in CLIP_DEFAULTS and value is not None]
     if unknown:
-        raise UserError(f"{path} sets {unknown[0]} to {shown(stated[unknown[0]])}, which cannot be carried over; known: {', '.join(CLIP_DEFAULTS)}; {WAY_OUT}")
-    return clip_settings({**CLIP_DEFAULTS, **{key: value for key, value in stated.items() if key in CLIP_DEFAULTS and value is not None}})
+        raise UserError(
+            f"{path} sets {unknown[0]} to {shown(stated[unknown[0]])}, which cannot be carried over; known: "
+            f"{', '.join(CLIP_DEFAULTS)}; {WAY_OUT}"
+        )
+    return clip_settings(
+        {**CLIP_DEFAULTS, **{key: value for key, value in stated.items() if key in CLIP_DEFAULTS and value is not None}}
+    )
 
 
 def clip_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Recipes read off a folder's own config.json: published `onevision_encoder` repositories, and Hub folders like ours."""
+"""Recipes read off a folder's own config.json: published `onevision_encoder` repositories, and Hub folders like
+ours."""
 
 import dataclasses
 import os
@@ -49,13 +50,19 @@ def reconciled(recipe: Recipe, folder: Path) -> Recipe:
     """A recipe for the weights of a folder that says itself how it computes: the folder's processor is carried over.
 
     Raises:
-        UserError: the folder is another model's, or it and the recipe say different things; the weights alone decide nothing then.
+        UserError: the folder is another model's, or it and the recipe say different things; the weights alone decide
+            nothing then.
     """
     stated = recipe_from_folder(folder)
     if stated.package is not recipe.package:
-        raise UserError(f"{folder / 'config.json'} is of model type {stated.package.model_type!r}, recipe {recipe.name} is for {recipe.package.model_type!r}")
+        raise UserError(
+            f"{folder / 'config.json'} is of model type {stated.package.model_type!r}, recipe {recipe.name} "
+            f"is for {recipe.package.model_type!r}"
+        )
     labels = {key: value for key, value in stated.config.items() if key in LABELS}
-    merged = dataclasses.replace(recipe, config={**labels, **recipe.config}, processor={**stated.processor, **recipe.processor})
+    merged = dataclasses.replace(
+        recipe, config={**labels, **recipe.config}, processor={**stated.processor, **recipe.processor}
+    )
     ours, theirs = merged.build_config().to_dict(), stated.build_config().to_dict()
     problems = [f"{key} is {theirs[key]!r} in config.json, {ours[key]!r} by recipe {recipe.name}"
                 for key in sorted(set(stated.config) - LABELS) if theirs.get(key) != ours.get(key)]  # fmt: skip
@@ -64,7 +71,10 @@ def reconciled(recipe: Recipe, folder: Path) -> Recipe:
                  for key in sorted(stated.processor) if theirs.get(key) != ours.get(key)]  # fmt: skip
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{folder}: {problems[0]}{more}; give the folder without a recipe, or the recipe with the weights file itself as --checkpoint")
+        raise UserError(
+            f"{folder}: {problems[0]}{more}; give the folder without a recipe, or the recipe with the "
+            "weights file itself as --checkpoint"
+        )
     return merged
 
 
@@ -84,14 +94,26 @@ def _architecture(content: Dict[str, Any], package: Package) -> str:
 
 def _own_settings(content: Dict[str, Any], package: Package, folder: Path, labelled: bool) -> Dict[str, Any]:
     known = set(config_keys(package))
-    general = set(PretrainedConfig().to_dict()) | {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", *package.inert_keys}
+    general = set(PretrainedConfig().to_dict()) | {
+        "auto_map",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "_name_or_path",
+        *package.inert_keys,
+    }
     unknown = sorted(set(content) - known - general)
     if unknown:
-        raise UserError(f"{folder / 'config.json'} has settings that {package.name} does not know: {some(map(shown, unknown))}; give a recipe to decide without them")
+        raise UserError(
+            f"{folder / 'config.json'} has settings that {package.name} does not know: "
+            f"{some(map(shown, unknown))}; give a recipe to decide without them"
+        )
     settings = {key: value for key, value in content.items() if key in known - LABELS}
     if labelled and content.get("id2label"):
         settings["id2label"] = {int(index): label for index, label in content["id2label"].items()}
-        settings["label2id"] = content.get("label2id") or {label: index for index, label in settings["id2label"].items()}
+        settings["label2id"] = content.get("label2id") or {
+            label: index for index, label in settings["id2label"].items()
+        }
     if labelled and content.get("problem_type"):
         settings["problem_type"] = content["problem_type"]
     return settings

@@ -1,6 +1,7 @@
 """Writes safetensors one tensor at a time.
 
-The safetensors library takes all tensors at once; a checkpoint that must be converted on the way would then stand in memory twice.
+The safetensors library takes all tensors at once; a checkpoint that must be converted on the way would then stand in
+memory twice.
 """
 
 import json
@@ -8,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Tuple
+from typing import Callable, List, Mapping, Tuple
 
 import torch
 
@@ -41,7 +42,10 @@ def parse_size(text: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]i?B)?", text.strip(), flags=re.IGNORECASE)
     size = int(float(found.group(1)) * UNITS.get((found.group(2) or "").upper(), 1)) if found else 0
     if size <= 0:
-        raise UserError(f"size {text!r} is not understood; accepted: bytes, or a number with KB, MB, GB, KiB, MiB or GiB, such as 5GB")
+        raise UserError(
+            f"size {text!r} is not understood; accepted: bytes, or a number with KB, MB, GB, KiB, MiB or "
+            "GiB, such as 5GB"
+        )
     return size
 
 
@@ -72,7 +76,11 @@ def write_weights(folder: Path, sources: Mapping[str, TensorSource], max_shard_s
         OSError: the disk is full.
     """
     shards = plan_shards(sources, max_shard_size)
-    names = [WEIGHTS_NAME] if len(shards) == 1 else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    names = (
+        [WEIGHTS_NAME]
+        if len(shards) == 1
+        else [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    )
     non_finite: List[str] = []
     for file, shard in zip(names, shards):
         _write_file(folder / file, {name: sources[name] for name in shard}, non_finite, progress)
@@ -80,14 +88,21 @@ def write_weights(folder: Path, sources: Mapping[str, TensorSource], max_shard_s
         raise UserError(f"NaN or infinity in {some(non_finite)}")
     if len(shards) > 1:
         weight_map = {name: file for file, shard in zip(names, shards) for name in shard}
-        write_json(folder / INDEX_NAME, {"metadata": {"total_size": sum(s.bytes for s in sources.values())}, "weight_map": weight_map})
+        write_json(
+            folder / INDEX_NAME,
+            {"metadata": {"total_size": sum(s.bytes for s in sources.values())}, "weight_map": weight_map},
+        )
 
 
 def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: List[str], progress: Progress) -> None:
     # Widest types first keeps every tensor aligned, as the library orders them.
     order = sorted(sources, key=lambda name: (-sources[name].dtype.itemsize, name))
     with path.open("wb") as file:
-        file.write(header_bytes(((name, str(sources[name].dtype)[6:], sources[name].shape) for name in order), {"format": "pt"}))
+        file.write(
+            header_bytes(
+                ((name, str(sources[name].dtype)[6:], sources[name].shape) for name in order), {"format": "pt"}
+            )
+        )
         for name in order:
             tensor = sources[name].load()
             if not is_finite(tensor):

@@ -65,7 +65,8 @@ def status_bytes(field: str) -> int:
 
 
 def release_freed_memory() -> None:
-    """Gives what the first forward freed back to the system: kept by glibc's allocator, it would count as the model's."""
+    """Gives what the first forward freed back to the system: kept by glibc's allocator, it would count as the
+    model's."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -6,8 +6,8 @@ from typing import Dict, Union
 import torch
 from torch import nn
 
-from ..errors import UserError
 from ..assembly.layouts import from_hub_layout, recognise, stack
+from ..errors import UserError
 from ..facts import Case, Load
 from ..packages import PACKAGES, ROOT, package_named
 from ..verification.references import load_function, split_reference
@@ -24,7 +24,8 @@ def case_named(name: str) -> Case:
 
 
 def reference_file(spec: str) -> str:
-    """FILE.py:NAME with the full path of FILE.py, as it stands here or else in the repository; as given where it does not exist."""
+    """FILE.py:NAME with the full path of FILE.py, as it stands here or else in the repository; as given where it does
+    not exist."""
     file, colon, name = spec.rpartition(":")
     for path in (Path(file), ROOT / file):
         if path.is_file():
@@ -63,7 +64,9 @@ def build(case: Case, which: str, reference: str) -> nn.Module:
     try:
         other.load_state_dict({key: stack([state[name] for name in names]) for key, names in keys.items()}, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{reference} ({layout.name} layout) does not take the model's weights: {str(error)[:300]}") from error
+        raise UserError(
+            f"{reference} ({layout.name} layout) does not take the model's weights: {str(error)[:300]}"
+        ) from error
     return other
 
 

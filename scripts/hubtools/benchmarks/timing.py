@@ -18,8 +18,9 @@ def measure_times(case: Case, reference: str, repeats: int, threads: int) -> Dic
     """The two models take turns, so that what else the machine does falls on both; the first round is not counted.
 
     Returns:
-        Seconds per run of each, their medians, the ratio reference/model, and the largest difference of the outputs. Also
-        the seconds that the model's matrix products take at the best speed seen in between, and the ratio that this allows.
+        Seconds per run of each, their medians, the ratio reference/model, and the largest difference of the outputs.
+        Also the seconds that the model's matrix products take at the best speed seen in between, and the ratio that
+        this allows.
     """
     seconds: Dict[str, list] = {OURS: [], REFERENCE: []}
     speeds = []
@@ -50,7 +51,8 @@ def saved_output(worker: Worker, file: Path) -> torch.Tensor:
 
 
 def measure_loads(case: Case, reference: str, repeats: int, threads: int) -> Dict[str, float]:
-    """Time per unit of work of each of the case's loads, as a multiple of the first one's (medians, loads alternating)."""
+    """Time per unit of work of each of the case's loads, as a multiple of the first one's (medians, loads
+    alternating)."""
     seconds: Dict[str, list] = {load.name: [] for load in case.loads}
     with Worker(case.name, OURS, reference, threads) as worker:
         for _ in range(repeats + 1):

@@ -4,6 +4,7 @@ Its `main`, with the arguments CASE model|reference FILE.py:NAME THREADS, answer
 standard input, with a line of JSON.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from typing import Any, Dict
 import torch
 
 from ..errors import UserError, run_script
-from ..isolation import isolated_command
 from ..facts import Case
+from ..isolation import isolated_command
 from .measure import count_flops, forward_peak_bytes
 from .models import Inputs, build, case_named, inputs_of
 
@@ -65,10 +66,8 @@ class Worker:
         self._ask("save_output", str(file))
 
     def _ask(self, *request: str) -> Any:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the missing answer tells
             print(json.dumps(request), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # it has ended: the missing answer tells
         answer = self._process.stdout.readline()
         if not answer:
             self._process.wait()

@@ -113,7 +113,7 @@ def field(name: str, default: Any) -> Schema:
     if isinstance(default, bool):
         return FLAG
     if isinstance(default, int):
-        return integer(1, SIZES.get(name, OTHER_SIZE))
+        return integer(min(1, default), SIZES.get(name, OTHER_SIZE))  # 0 where that is what turns something off
     if isinstance(default, float):
         return NUMBER
     if isinstance(default, str):

@@ -57,7 +57,8 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
 
 
 class Forwards:
-    """bytes, padded batch, attention backends, on inputs as long as one and a half windows need, whatever the configured maximum."""
+    """bytes, padded batch, attention backends, on inputs as long as one and a half windows need, whatever the
+    configured maximum."""
 
     subjects = ("bytes", "padded batch", "attention")
 
@@ -86,7 +87,11 @@ class Forwards:
         inputs = {"input_ids": self.random_bytes(1, seed=0)}
         outputs = self.run(**inputs)
         self.record("bytes", inputs, outputs)
-        self.expect(tuple(outputs["hidden_states.0"].shape), (1, self.tokens, self.config.hidden_size), "shape of the embedded bytes")
+        self.expect(
+            tuple(outputs["hidden_states.0"].shape),
+            (1, self.tokens, self.config.hidden_size),
+            "shape of the embedded bytes",
+        )
         left = self.tokens
         for merges in self.config.downsample:
             left = -(-left // 2) if merges else left
@@ -101,8 +106,12 @@ class Forwards:
         self.record("padded batch", {"input_ids": ids}, outputs)
         self.expect_distinct(outputs["pooler_output"], "batch")
         minus_one = torch.where(ids == self.config.vocab_size - 1, -1, ids)
-        same = self.expect_equal(self.run(input_ids=minus_one), outputs, f"padding as -1 and as {self.config.vocab_size - 1}")
-        first = self.expect_equal(self.run(input_ids=ids[:1]), self.rows(outputs, slice(0, 1)), "row 0 in a batch and alone")
+        same = self.expect_equal(
+            self.run(input_ids=minus_one), outputs, f"padding as -1 and as {self.config.vocab_size - 1}"
+        )
+        first = self.expect_equal(
+            self.run(input_ids=ids[:1]), self.rows(outputs, slice(0, 1)), "row 0 in a batch and alone"
+        )
         # Released checkpoints count padding, so the row alone keeps it; with masking the row alone has none.
         alone = self.run(input_ids=ids[1:, :real] if self.config.mask_padding else ids[1:])
         second = self.same_result(alone, self.rows(outputs, slice(1, 2)))
@@ -116,7 +125,12 @@ class Forwards:
         return self.expect_equal(in_batch, expected, "the padded row in a batch and alone")
 
     def attention(self) -> str:
-        return self.compare_backends({"bytes": {"input_ids": self.random_bytes(1, seed=2)}, "padded batch": {"input_ids": self.padded(seed=3)[0]}})
+        return self.compare_backends(
+            {
+                "bytes": {"input_ids": self.random_bytes(1, seed=2)},
+                "padded batch": {"input_ids": self.padded(seed=3)[0]},
+            }
+        )
 
 
 DECODED = ("JPEG", "PNG", "TIFF", "fCHW", "fHWC", "WAV")  # encodings that the processors make from pixels or samples
@@ -130,12 +144,18 @@ def try_processor(probe, processor) -> str:
         made, source = processor(bytes(range(256)) * 4, return_tensors="pt"), "a file becomes"
     elif hasattr(processor, "sampling_rate"):
         wave = torch.sin(torch.arange(processor.sampling_rate) / 50).numpy()
-        made, source = processor(wave, sampling_rate=processor.sampling_rate, return_tensors="pt"), "a second of sound becomes"
+        made, source = (
+            processor(wave, sampling_rate=processor.sampling_rate, return_tensors="pt"),
+            "a second of sound becomes",
+        )
     else:
         made, source = processor(images=probe.picture(), return_tensors="pt"), "a picture becomes"
     ids, vocabulary = made["input_ids"], probe.model_config()["vocab_size"]
     if ids.dim() != 2 or ids.is_floating_point() or int(ids.min()) < -1 or int(ids.max()) >= vocabulary:
-        probe.fail(f"it makes input_ids of shape {tuple(ids.shape)} and type {ids.dtype}, not (B, S) integers from -1 to {vocabulary - 1}")
+        probe.fail(
+            f"it makes input_ids of shape {tuple(ids.shape)} and type {ids.dtype}, not (B, S) integers from "
+            f"-1 to {vocabulary - 1}"
+        )
     return f"{source} {ids.shape[1]} input_ids"
 
 
@@ -148,13 +168,14 @@ def parameters(config: Any) -> int:
 
 def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
     """What the templates of the cards leave open."""
-    import torch
-
     from ..foreign.text import markdown
 
     if recipe.processor.get("file_encoding", "WAV") == "WAV":
         rate = recipe.processor.get("sampling_rate", 16000)
-        inputs = f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\ninputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors=\"pt\")"
+        inputs = (
+            f"waveform = torch.sin(torch.arange({rate}) * 0.17).numpy()  # one second, mono\n"
+            f'inputs = feature_extractor(waveform, sampling_rate={rate}, return_tensors="pt")'
+        )
     else:
         inputs = 'inputs = feature_extractor("word.mp3", return_tensors="pt")  # the file\'s own bytes'
     source = '"photo.jpg"' if recipe.processor.get("file_encoding", "TIFF") is None else 'Image.open("photo.jpg")'
@@ -162,7 +183,8 @@ def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
         "audio_inputs": inputs,
         "image_inputs": f'inputs = processor({source}, return_tensors="pt")  # input_ids: bytes, padded with 256',
         "conv_stride": config.conv_kernel_size // 2,
-        "input_text": ", ".join(markdown(f"{key} {value}") for key, value in sorted(recipe.processor.items())) or "the processor's defaults",
+        "input_text": ", ".join(markdown(f"{key} {value}") for key, value in sorted(recipe.processor.items()))
+        or "the processor's defaults",
     }
 
 
@@ -194,7 +216,9 @@ def rows_of(lengths: Sequence[int]):
 
 def case(name: str, config: dict, lengths: Sequence[int], **more) -> Case:
     reference = "tests/plain_byteformer.py:PlainByteFormer"
-    return Case(name, "byteformer", "ByteFormerForImageClassification", config, rows_of(lengths), reference, "logits", **more)
+    return Case(
+        name, "byteformer", "ByteFormerForImageClassification", config, rows_of(lengths), reference, "logits", **more
+    )
 
 
 def filled(first: float, last: float) -> List[int]:

@@ -27,7 +27,10 @@ NORMS = same("layernorm_pre.{p}", "layernorm_post.{p}")
 LAYOUTS = (
     Layout(
         "hub",
-        same("embeddings.patch_embedding.weight", *QKV, LAYER + "self_attn.out_proj.{p}", "classifier.{p}") + NORMS + BLOCK + HEAD,
+        same("embeddings.patch_embedding.weight", *QKV, LAYER + "self_attn.out_proj.{p}", "classifier.{p}")
+        + NORMS
+        + BLOCK
+        + HEAD,
         ROTARY_BUFFERS,
     ),
     Layout(
@@ -81,7 +84,8 @@ SELECTION = (11, 0, 7, 17, 3, 12, 4)
 
 
 class Forwards:
-    """image, video, sparse selections, batch, attention backends, on 2 x 3 patches whatever the configured image size."""
+    """image, video, sparse selections, batch, attention backends, on 2 x 3 patches whatever the configured image
+    size."""
 
     subjects = ("image", "video", "sparse", "batch", "attention")
 
@@ -91,7 +95,10 @@ class Forwards:
 
     def for_head(self, inputs):
         """A video classifier refuses images: it takes them as clips of one frame."""
-        if type(self.model).__name__ != PACKAGE.models["AutoModelForVideoClassification"] or inputs["pixel_values"].dim() == 5:
+        if (
+            type(self.model).__name__ != PACKAGE.models["AutoModelForVideoClassification"]
+            or inputs["pixel_values"].dim() == 5
+        ):
             return inputs
         return {**inputs, "pixel_values": inputs["pixel_values"].unsqueeze(2)}
 
@@ -102,8 +109,12 @@ class Forwards:
         outputs = self.run(**inputs)
         self.record("image", inputs, outputs)
         self.check_sizes(outputs, 1, PATCHES)
-        every = self.expect_equal(self.run(**inputs, visible_indices=torch.arange(PATCHES)[None]), outputs, "all indices named")
-        frame = self.expect_equal(self.run(pixel_values=inputs["pixel_values"].unsqueeze(2)), outputs, "the image as a one-frame video")
+        every = self.expect_equal(
+            self.run(**inputs, visible_indices=torch.arange(PATCHES)[None]), outputs, "all indices named"
+        )
+        frame = self.expect_equal(
+            self.run(pixel_values=inputs["pixel_values"].unsqueeze(2)), outputs, "the image as a one-frame video"
+        )
         return f"{self.describe(outputs)}; all indices named: {every:.1e}, as a one-frame video: {frame:.1e}"
 
     def video(self) -> str:
@@ -113,7 +124,9 @@ class Forwards:
         outputs = self.run(**inputs)
         self.record("video", inputs, outputs)
         self.check_sizes(outputs, 1, FRAMES * PATCHES)
-        every = self.expect_equal(self.run(**inputs, visible_indices=torch.arange(FRAMES * PATCHES)[None]), outputs, "all indices named")
+        every = self.expect_equal(
+            self.run(**inputs, visible_indices=torch.arange(FRAMES * PATCHES)[None]), outputs, "all indices named"
+        )
         return f"{self.describe(outputs)}; all indices named: {every:.1e}"
 
     def sparse(self) -> str:
@@ -124,11 +137,20 @@ class Forwards:
         outputs = self.run(**inputs)
         self.record("sparse", inputs, outputs)
         self.check_sizes(outputs, 1, len(SELECTION))
-        placed = self.expect_equal(self.run(**inputs, patch_positions=positions_of(selection)), outputs, "positions spelled out")
+        placed = self.expect_equal(
+            self.run(**inputs, patch_positions=positions_of(selection)), outputs, "positions spelled out"
+        )
         order = torch.arange(FRAMES * PATCHES).flip(0)
-        turned = self.expect_equal(self.run(pixel_values=video, visible_indices=order[None]), reordered(self.run(pixel_values=video), order), "all patches, reversed")
+        turned = self.expect_equal(
+            self.run(pixel_values=video, visible_indices=order[None]),
+            reordered(self.run(pixel_values=video), order),
+            "all patches, reversed",
+        )
         kept = self.check_residual(video)
-        return f"{self.describe(outputs)}; positions spelled out: {placed:.1e}, order reversed: {turned:.1e}, residual: {kept:.1e}"
+        return (
+            f"{self.describe(outputs)}; positions spelled out: {placed:.1e}, order reversed: {turned:.1e}, "
+            f"residual: {kept:.1e}"
+        )
 
     def check_residual(self, video) -> float:
         """A residual signal selects its strongest patches: the same as naming them, in ascending order."""
@@ -138,7 +160,9 @@ class Forwards:
         scores = residual.abs().reshape(FRAMES, ROWS, side, COLUMNS, side).sum((2, 4)).flatten()
         named = scores.topk(keep).indices.sort().values
         found = self.run(pixel_values=video, visible_indices=residual)
-        return self.expect_equal(found, self.run(pixel_values=video, visible_indices=named[None]), "patches chosen by a residual")
+        return self.expect_equal(
+            found, self.run(pixel_values=video, visible_indices=named[None]), "patches chosen by a residual"
+        )
 
     def batch(self) -> str:
         import torch
@@ -151,7 +175,12 @@ class Forwards:
         worst = 0.0
         for i in range(3):
             row = slice(i, i + 1)
-            worst = max(worst, self.expect_equal(self.rows(dense, row), self.run(pixel_values=images[row]), f"image {i} in a batch and alone"))
+            worst = max(
+                worst,
+                self.expect_equal(
+                    self.rows(dense, row), self.run(pixel_values=images[row]), f"image {i} in a batch and alone"
+                ),
+            )
             alone = self.run(pixel_values=videos[row], visible_indices=picks[row])
             worst = max(worst, self.expect_equal(self.rows(sparse, row), alone, f"selection {i} in a batch and alone"))
         return f"3 images and 3 selections equal themselves alone within {worst:.1e}"
@@ -161,7 +190,9 @@ class Forwards:
 
         video = self.pixels(2, FRAMES, seed=2)
         picks = torch.tensor([SELECTION, SELECTION[::-1]])
-        return self.compare_backends({"video": {"pixel_values": video}, "sparse": {"pixel_values": video, "visible_indices": picks}})
+        return self.compare_backends(
+            {"video": {"pixel_values": video}, "sparse": {"pixel_values": video, "visible_indices": picks}}
+        )
 
     def describe(self, outputs) -> str:
         self.expect("pooler_output" in outputs, self.config.use_head, "pooler_output present")
@@ -188,7 +219,9 @@ def try_processor(probe, processor) -> str:
     pixels = processor(images=probe.picture(), return_tensors="pt")["pixel_values"]
     patch = probe.model_config()["patch_size"]
     if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
-        probe.fail(f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}")
+        probe.fail(
+            f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}"
+        )
     if not torch.isfinite(pixels).all():
         probe.fail("it makes pixel_values with NaN or infinity")
     return f"a picture becomes pixel_values of shape {tuple(pixels.shape)}"
@@ -209,13 +242,22 @@ def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
     """What the templates of the cards leave open."""
     if recipe.auto_class != "AutoModel":
         return {"sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
-    pooled = "print(output.pooler_output.shape)  # (1, hidden size)" if config.use_head else "print(output.pooler_output)  # None: this model has no pooling head"
-    return {"pooled_line": pooled, "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)"}
+    pooled = (
+        "print(output.pooler_output.shape)  # (1, hidden size)"
+        if config.use_head
+        else "print(output.pooler_output)  # None: this model has no pooling head"
+    )
+    return {
+        "pooled_line": pooled,
+        "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)",
+    }
 
 
 # --- benchmark cases: the widths of the large size, four layers
 
-LARGE_WIDTHS = dict(hidden_size=1024, intermediate_size=4096, num_attention_heads=16, patch_size=14, num_hidden_layers=4)
+LARGE_WIDTHS = dict(
+    hidden_size=1024, intermediate_size=4096, num_attention_heads=16, patch_size=14, num_hidden_layers=4
+)
 
 
 def pixels_of(*shape: int, visible: Optional[int] = None):
@@ -235,7 +277,15 @@ def pixels_of(*shape: int, visible: Optional[int] = None):
 
 
 def case(name: str, make_inputs) -> Case:
-    return Case(name, "llavavit", "LlavaViTModel", LARGE_WIDTHS, make_inputs, "tests/plain_llava_vit.py:PlainLlavaViT", "pooler_output")
+    return Case(
+        name,
+        "llavavit",
+        "LlavaViTModel",
+        LARGE_WIDTHS,
+        make_inputs,
+        "tests/plain_llava_vit.py:PlainLlavaViT",
+        "pooler_output",
+    )
 
 
 CASES = (

@@ -17,7 +17,15 @@ from .check import FAIL, SKIP, Check, CheckList
 HERE = Path(__file__).resolve().parent
 SCRIPTS = HERE.parents[1]
 # Settings that would let the child see a cache, a Hub or a module that a stranger's process does not have.
-OWN_SETTINGS = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_", "TRANSFORMERS_", "PYTORCH_TRANSFORMERS_", "PYTORCH_PRETRAINED_", "PYTHON")
+OWN_SETTINGS = (
+    "HF_",
+    "HUGGINGFACE_",
+    "HUGGING_FACE_",
+    "TRANSFORMERS_",
+    "PYTORCH_TRANSFORMERS_",
+    "PYTORCH_PRETRAINED_",
+    "PYTHON",
+)
 STDERR_LINES = 15
 
 
@@ -30,13 +38,27 @@ def run_isolated(job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, ob
 def start_isolated(job: Mapping, workdir: Path) -> "Child":
     environment = {key: value for key, value in os.environ.items() if not key.startswith(OWN_SETTINGS)}
     home = tempfile.mkdtemp(prefix="hf_home-", dir=workdir)
-    environment.update(HF_HOME=home, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TRANSFORMERS_VERBOSITY="error", PYTHONDONTWRITEBYTECODE="1")
-    job = {**job, "scripts": str(SCRIPTS), "hidden_paths": [str(ROOT), str(SCRIPTS)], "hidden_modules": [*PACKAGES, "hubtools"]}
-    return Child(isolated_command("probes.folder", libraries_only=True, code=str(HERE)), job, workdir, environment, workdir)
+    environment.update(
+        HF_HOME=home,
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        TRANSFORMERS_VERBOSITY="error",
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    job = {
+        **job,
+        "scripts": str(SCRIPTS),
+        "hidden_paths": [str(ROOT), str(SCRIPTS)],
+        "hidden_modules": [*PACKAGES, "hubtools"],
+    }
+    return Child(
+        isolated_command("probes.folder", libraries_only=True, code=str(HERE)), job, workdir, environment, workdir
+    )
 
 
 def run_beside(probe: str, job: Mapping, checks: CheckList, workdir: Path) -> Dict[str, object]:
-    """Runs a probe that uses this repository, in the caller's own environment and working directory, neither of which is on its path."""
+    """Runs a probe that uses this repository, in the caller's own environment and working directory, neither of which
+    is on its path."""
     with start_beside(probe, job, workdir) as child:
         return child.follow(checks)
 
@@ -46,15 +68,20 @@ def start_beside(probe: str, job: Mapping, workdir: Path) -> "Child":
 
 
 class Child:
-    """A probe at work. What it says may be followed later: until then it works on, and waits only where its pipe is full.
+    """A probe at work. What it says may be followed later: until then it works on, and waits only where its pipe is
+    full.
 
     A context manager, at whose end the process is gone, and whatever it has started.
     """
 
-    def __init__(self, command: List[str], job: Mapping, workdir: Path, environment: Dict[str, str], cwd: Optional[Path]):
+    def __init__(
+        self, command: List[str], job: Mapping, workdir: Path, environment: Dict[str, str], cwd: Optional[Path]
+    ):
         self._expected = job["checks"]
-        self._errors = tempfile.TemporaryFile(dir=workdir)
-        with tempfile.NamedTemporaryFile("w", dir=workdir, prefix="job-", suffix=".json", delete=False, encoding="utf-8") as file:
+        self._errors = tempfile.TemporaryFile(dir=workdir)  # noqa: SIM115 -- closed by __exit__
+        with tempfile.NamedTemporaryFile(
+            "w", dir=workdir, prefix="job-", suffix=".json", delete=False, encoding="utf-8"
+        ) as file:
             json.dump(job, file)
         # A session of its own, so that the processes it starts can be ended with it.
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True)
@@ -112,7 +139,8 @@ class _Listener:
             self.done = True
 
     def died(self, code: int, errors: str) -> None:
-        """Blames the check that was running, or the user's file that was in use; the checks after it are not reached."""
+        """Blames the check that was running, or the user's file that was in use; the checks after it are not
+        reached."""
         cause = last_words(code, errors)
         if self.using:
             raise UserError(f"{self.using} failed: {cause}")

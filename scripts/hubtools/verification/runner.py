@@ -10,18 +10,38 @@ from typing import Dict, List, Optional, Tuple, Union
 from ..assembly.origin import Origin
 from ..errors import UserError
 from ..packages import Package
-from .references import split_reference
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import Child, run_beside, start_beside, start_isolated
 from .files import (
-    architecture_of, check_amount, check_code, check_config, check_files, check_sizes, check_values, code_in_use, package_of, read_config, why_no_example,
+    architecture_of,
+    check_amount,
+    check_code,
+    check_config,
+    check_files,
+    check_sizes,
+    check_values,
+    code_in_use,
+    package_of,
+    read_config,
+    why_no_example,
 )  # fmt: skip
+from .references import split_reference
 from .weight_files import DamagedFile, Tensor, read_tensors
 
 RELOAD = "round trip: reload"
 REFERENCE_CHECKS = ["reference: configuration", "reference: structure", "reference: forward"]
 # Entries of config.json that say nothing about what a model computes, so that a reference need not know them.
-GENERIC_KEYS = ("architectures", "auto_map", "torch_dtype", "dtype", "model_type", "transformers_version", "id2label", "label2id", "problem_type")
+GENERIC_KEYS = (
+    "architectures",
+    "auto_map",
+    "torch_dtype",
+    "dtype",
+    "model_type",
+    "transformers_version",
+    "id2label",
+    "label2id",
+    "problem_type",
+)
 
 
 def verify_folder(
@@ -60,7 +80,9 @@ def verify_folder(
 class _Verification:
     """One run over one folder."""
 
-    def __init__(self, folder: Path, origin: Union[Origin, Path, None], reference: Optional[Tuple[str, str]], checks: CheckList):
+    def __init__(
+        self, folder: Path, origin: Union[Origin, Path, None], reference: Optional[Tuple[str, str]], checks: CheckList
+    ):
         self.folder = folder
         self.origin = Origin.of(origin)
         self.reference = reference
@@ -112,7 +134,10 @@ class _Verification:
         files = sorted({tensor.file for tensor in self.tensors.values()})
         if self.package:
             check_sizes(self.config, self.package, self.tensors)
-        return f"{len(self.tensors)} tensors, {self.size / 1e6:,.1f} MB in {len(files)} file{'s' * (len(files) > 1)}, whole"
+        return (
+            f"{len(self.tensors)} tensors, {self.size / 1e6:,.1f} MB in {len(files)} "
+            f"file{'s' * (len(files) > 1)}, whole"
+        )
 
     @property
     def size(self) -> int:
@@ -138,7 +163,8 @@ class _Verification:
         job = self.job(workdir)
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(start_isolated({**job, "checks": [*self.inspections(), RELOAD]}, workdir))
-            # Beside it: importing torch takes longer than a small folder's checks, and this one keeps a tensor at a time.
+            # Beside it: importing torch takes longer than a small folder's checks, and this one keeps a tensor at a
+            # time.
             checkpoint = stack.enter_context(self.start_comparison(job, workdir)) if self.origin.checkpoint else None
             values = folder.follow(self.checks)
             self.account_for_reload()
@@ -166,11 +192,14 @@ class _Verification:
             "tensors": [asdict(tensor) for tensor in self.tensors.values()],
             "saved": str(workdir / "saved"),
             "exchange": str(workdir / "exchange.pt"),
-            "no_room": f"not run: saving needs {needed / 1e9:.1f} GB, {workdir} has {room / 1e9:.1f} GB" if room < needed else "",
+            "no_room": f"not run: saving needs {needed / 1e9:.1f} GB, {workdir} has {room / 1e9:.1f} GB"
+            if room < needed
+            else "",
         }
 
     def roomy_folder(self) -> Optional[str]:
-        """Where temporary files go: the usual place (None), or beside the folder where only that has room for the weights."""
+        """Where temporary files go: the usual place (None), or beside the folder where only that has room for the
+        weights."""
         needed = int(1.1 * self.size) + 10**7
         beside = self.folder.parent
         if shutil.disk_usage(tempfile.gettempdir()).free >= needed or shutil.disk_usage(beside).free < needed:

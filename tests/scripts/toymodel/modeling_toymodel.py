@@ -27,7 +27,9 @@ class ToyModel(PreTrainedModel):
 
     def forward(self, pixel_values, output_hidden_states=None, return_dict=None):
         patches = self.patches(pixel_values).flatten(2).transpose(1, 2)
-        return BaseModelOutputWithPooling(last_hidden_state=patches, pooler_output=patches.mean(1), hidden_states=(patches,))
+        return BaseModelOutputWithPooling(
+            last_hidden_state=patches, pooler_output=patches.mean(1), hidden_states=(patches,)
+        )
 
 
 ToyModel.register_for_auto_class("AutoModel")

@@ -3,8 +3,8 @@
 from typing import Dict, Mapping
 
 from hubtools.assembly.checkpoint import Checkpoint, open_checkpoint
-from hubtools.errors import UserError
 from hubtools.assembly.layouts import to_hub_layout
+from hubtools.errors import UserError
 
 from .protocol import CheckFailed, Reporter, read_job
 from .tensors import Differences, read_tensor

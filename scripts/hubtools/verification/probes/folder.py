@@ -1,8 +1,9 @@
-"""Loads a folder as a stranger would: through the Auto classes, in a process that sees neither this repository nor a cache.
+"""Loads a folder as a stranger would: through the Auto classes, in a process that sees neither this repository nor a
+cache.
 
-Two processes. The first loads, compares the weights, saves and computes; the second loads what was saved and compares. Both
-are forks of one that has imported torch and transformers and nothing of the folder, so that the seconds which that takes
-are spent once.
+Two processes. The first loads, compares the weights, saves and computes; the second loads what was saved and
+compares. Both are forks of one that has imported torch and transformers and nothing of the folder, so that the
+seconds which that takes are spent once.
 """
 
 import gc
@@ -31,7 +32,8 @@ NOTHING_MORE = 77  # exit code of a process that is content, and has nothing for
 
 
 class Hidden:
-    """Import hook that hides modules: with an editable install, this repository's packages are importable everywhere."""
+    """Import hook that hides modules: with an editable install, this repository's packages are importable
+    everywhere."""
 
     def __init__(self, names: List[str]):
         self.names = names
@@ -39,7 +41,7 @@ class Hidden:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.names:
             raise ModuleNotFoundError(f"No module named {name!r} (hidden while a folder is verified)", name=name)
-        return None
+        return
 
 
 class Probe:
@@ -47,9 +49,9 @@ class Probe:
 
     Args:
         facts: what the tools know of the model.
-        job: "folder", "package" (model_type, config_class, base_prefix), "auto_class" and "architecture" of the weights,
-            "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of the code files that are in use),
-            "no_example" (why the example is not run, or "").
+        job: "folder", "package" (model_type, config_class, base_prefix), "auto_class" and "architecture" of the
+            weights, "tensors" (entries for `read_tensor`), "saved" and "exchange" (paths to write), "code" (names of
+            the code files that are in use), "no_example" (why the example is not run, or "").
     """
 
     def __init__(self, job: Mapping, facts: object, reporter: Reporter):
@@ -100,10 +102,13 @@ class Probe:
         return self.compare_with_file(self.model, "")
 
     def compare_with_file(self, model: torch.nn.Module, prefix: str) -> str:
-        """Every weight of a model is in the file, and is the file's bit for bit; `prefix` is what the file puts before names."""
+        """Every weight of a model is in the file, and is the file's bit for bit; `prefix` is what the file puts
+        before names."""
         loaded = model.state_dict()
         stored = {name[len(prefix) :]: entry for name, entry in self.entries.items() if name.startswith(prefix)}
-        problems = [f"{name} is not in the file, so it was initialised at random" for name in loaded if name not in stored]
+        problems = [
+            f"{name} is not in the file, so it was initialised at random" for name in loaded if name not in stored
+        ]
         problems += [f"{name} is in the file, the model has no place for it" for name in stored if name not in loaded]
         if problems:
             raise CheckFailed("\n".join([f"{len(problems)} of {len(stored)} tensors: {problems[0]}", *problems]))
@@ -142,7 +147,9 @@ class Probe:
         stated = json.loads(_read(folder, "preprocessor_config.json"))
         if "feature_extractor_type" in stated:
             return transformers.AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
-        if stated.get("image_processor_type", "").startswith("CLIPImageProcessor") and not importlib.util.find_spec("torchvision"):
+        if stated.get("image_processor_type", "").startswith("CLIPImageProcessor") and not importlib.util.find_spec(
+            "torchvision"
+        ):
             # Some 5.x releases offer AutoImageProcessor only beside torchvision.
             return transformers.CLIPImageProcessor.from_pretrained(folder)
         return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
@@ -169,7 +176,10 @@ class Probe:
         self.model = self.from_folder(self.job["auto_class"], self.folder)
         expect(type(self.model).__name__, self.job["architecture"], "model class")
         attention = self.model.config._attn_implementation
-        return f"{self.job['auto_class']} gives {type(self.model).__name__} in {str(self.model.dtype)[6:]}, attention {attention}"
+        return (
+            f"{self.job['auto_class']} gives {type(self.model).__name__} in {str(self.model.dtype)[6:]}, "
+            f"attention {attention}"
+        )
 
     def from_folder(self, auto_class: str, folder: str) -> torch.nn.Module:
         import transformers
@@ -191,8 +201,12 @@ class Probe:
         with torch.device("meta"):
             model = loader.from_config(config, trust_remote_code=True)
         wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-        problems = [f"{name} has shape {self.entries[name]['shape']} in the file, {shape} by config.json"
-                    for name, shape in wanted.items() if name in self.entries and list(self.entries[name]["shape"]) != shape]  # fmt: skip
+        stored = {name: list(entry["shape"]) for name, entry in self.entries.items()}
+        problems = [
+            f"{name} has shape {stored[name]} in the file, {shape} by config.json"
+            for name, shape in wanted.items()
+            if stored.get(name, shape) != shape
+        ]
         if problems:
             raise CheckFailed("\n".join([f"{len(problems)} of {len(wanted)} tensors: {problems[0]}", *problems]))
 
@@ -249,12 +263,20 @@ class Probe:
             self.processor.save_pretrained(saved)
         names = sorted(os.listdir(saved))
         problems = [f"{name} was not saved" for name in self.job["code"] if name not in names]
-        problems += [f"{name} was saved with other bytes" for name in self.job["code"] if name in names and _read(saved, name) != _read(self.folder, name)]
+        problems += [
+            f"{name} was saved with other bytes"
+            for name in self.job["code"]
+            if name in names and _read(saved, name) != _read(self.folder, name)
+        ]
         problems += [f"{name} was saved" for name in names if name.endswith((".bin", ".pt", ".pth"))]
         kept = json.loads(_read(saved, "config.json")).get("auto_map", {})
         original = self.model_config()["auto_map"]
         wanted = ["AutoConfig", "AutoModel", self.job["auto_class"]]
-        problems += [f"the saved auto_map has {kept.get(auto)!r} for {auto}" for auto in dict.fromkeys(wanted) if kept.get(auto) != original[auto]]
+        problems += [
+            f"the saved auto_map has {kept.get(auto)!r} for {auto}"
+            for auto in dict.fromkeys(wanted)
+            if kept.get(auto) != original[auto]
+        ]
         if problems:
             raise CheckFailed("\n".join([problems[0], *problems]))
         shards = sum(name.endswith(".safetensors") for name in names)
@@ -264,12 +286,19 @@ class Probe:
         self.model = self.from_folder(self.job["auto_class"], self.job["saved"])
         same = self.compare_with_file(self.model, "")
         if os.path.exists(os.path.join(self.job["saved"], "preprocessor_config.json")):
-            expect(_settings(self.processor_from(self.job["saved"])), _settings(self.processor_from(self.folder)), "processor after reloading")
+            expect(
+                _settings(self.processor_from(self.job["saved"])),
+                _settings(self.processor_from(self.folder)),
+                "processor after reloading",
+            )
         recorded = torch.load(self.job["exchange"], weights_only=True) if os.path.exists(self.job["exchange"]) else {}
         worst = 0.0
         for case in cases_of(recorded):
             inputs, expected = case_of(recorded, case)
-            worst = max(worst, expect_equal(self.forwards().run(**inputs), expected, f"{case}, before saving and after reloading"))
+            worst = max(
+                worst,
+                expect_equal(self.forwards().run(**inputs), expected, f"{case}, before saving and after reloading"),
+            )
         return f"{same}; outputs as before saving within {worst:.1e} on {', '.join(cases_of(recorded)) or 'nothing'}"
 
 
@@ -280,7 +309,8 @@ def cases_of(recorded: Mapping[str, torch.Tensor]) -> List[str]:
 def case_of(recorded: Mapping[str, torch.Tensor], case: str):
     """Inputs and outputs of a case of `Forwards.recorded`."""
     return tuple(
-        {name.split("/")[2]: tensor for name, tensor in recorded.items() if name.startswith(f"{case}/{side}/")} for side in ("in", "out")
+        {name.split("/")[2]: tensor for name, tensor in recorded.items() if name.startswith(f"{case}/{side}/")}
+        for side in ("in", "out")
     )
 
 
@@ -319,7 +349,8 @@ def inspect(job: Mapping, facts: object, reporter: Reporter, names: List[str]) -
 
 
 def facts_of(job: Mapping) -> object:
-    """What the tools know of the model. It is read first: afterwards nothing of this repository can be found any more."""
+    """What the tools know of the model. It is read first: afterwards nothing of this repository can be found any
+    more."""
     sys.path.insert(0, job["scripts"])
     facts = importlib.import_module(f"hubtools.models.{job['package']}").PACKAGE
     sys.path.remove(job["scripts"])
@@ -334,7 +365,8 @@ def import_libraries() -> None:
 
 
 def in_fork(work: Callable[[], bool]) -> bool:
-    """Does the work in a fork, which leaves nothing behind in this process; ends as the fork ends where that does not end well.
+    """Does the work in a fork, which leaves nothing behind in this process; ends as the fork ends where that does not
+    end well.
 
     Where forking is not safe once libraries have their threads (outside Linux), the work is done here.
     """

@@ -42,7 +42,11 @@ class Forwards:
             found.update({f"hidden_states.{i}": state for i, state in enumerate(outputs.hidden_states)})
             if self.backbone is not self.model:
                 found["logits"] = self.model(**self.for_head(inputs)).logits
-        expect({name for name in inputs if not torch.equal(inputs[name], before[name])}, set(), "inputs changed by the model")
+        expect(
+            {name for name in inputs if not torch.equal(inputs[name], before[name])},
+            set(),
+            "inputs changed by the model",
+        )
         broken = [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]
         expect(broken, [], "outputs with NaN or infinity")
         return found

@@ -18,8 +18,8 @@ class CheckSkipped(Exception):
 class Reporter:
     """Runs checks and reports them.
 
-    Whatever else the process prints, models included, goes to standard error. An exception that is not a check's verdict
-    ends the process; the parent then blames the check that was running.
+    Whatever else the process prints, models included, goes to standard error. An exception that is not a check's
+    verdict ends the process; the parent then blames the check that was running.
     """
 
     def __init__(self):

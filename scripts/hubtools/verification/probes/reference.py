@@ -1,4 +1,5 @@
-"""Compares a folder with the user's own original: configuration, structure, and outputs for the same weights and inputs.
+"""Compares a folder with the user's own original: configuration, structure, and outputs for the same weights and
+inputs.
 
 The reference gets the weights that the folder should hold: the folder's, and where a checkpoint was given and differs,
 the checkpoint's. Its state dict may be in any layout that `hubtools.assembly.layouts` knows.
@@ -11,9 +12,9 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 import torch
 
 from hubtools.assembly.checkpoint import open_checkpoint
+from hubtools.assembly.layouts import Part, hub_shapes, recognise, to_hub_layout
 from hubtools.errors import UserError, some
 from hubtools.facts import Layout
-from hubtools.assembly.layouts import Part, hub_shapes, recognise, to_hub_layout
 from hubtools.packages import package_named
 from hubtools.verification.references import load_function
 
@@ -53,14 +54,18 @@ class ReferenceProbe:
         self.reporter.using(f"reference {path}: {name}(config)")
         reference = build(dict(self.job["config"]))
         if not isinstance(reference, torch.nn.Module):
-            raise UserError(f"reference {path}: {name}(config) gives a {type(reference).__name__}; a torch.nn.Module is needed")
+            raise UserError(
+                f"reference {path}: {name}(config) gives a {type(reference).__name__}; a torch.nn.Module is needed"
+            )
         self.reporter.using(None)
         self.reference = reference.float().eval()
         shapes = self.hub_shapes()
         try:
             found = self.package.sizes_of(shapes)
         except KeyError as missing:
-            raise CheckFailed(f"the reference ({self.layout.name} layout) has no {missing}; its keys: {some(shapes)}") from missing
+            raise CheckFailed(
+                f"the reference ({self.layout.name} layout) has no {missing}; its keys: {some(shapes)}"
+            ) from missing
         found.update(self.own_configuration())
         problems = [f"{key} is {value!r} in the reference, {self.job['config'].get(key)!r} in config.json"
                     for key, value in found.items() if value != self.job["config"].get(key)]  # fmt: skip
@@ -81,7 +86,13 @@ class ReferenceProbe:
     def own_configuration(self) -> Dict[str, Any]:
         """What the reference's own `config`, if it keeps one, says about values that config.json has, too."""
         own = getattr(self.reference, "config", None)
-        own = own.to_dict() if hasattr(own, "to_dict") else own if isinstance(own, Mapping) else getattr(own, "__dict__", {})
+        own = (
+            own.to_dict()
+            if hasattr(own, "to_dict")
+            else own
+            if isinstance(own, Mapping)
+            else getattr(own, "__dict__", {})
+        )
         return {key: own[key] for key in self.job["own_keys"] if key in own}
 
     # -- structure
@@ -104,7 +115,9 @@ class ReferenceProbe:
         for name, part in parts.items():
             shape = part.shape(state[part.source].shape)
             if shape != tuple(expected[name]["shape"]):
-                problems.append(f"{name} has shape {shape} in the reference, {tuple(expected[name]['shape'])} in the folder")
+                problems.append(
+                    f"{name} has shape {shape} in the reference, {tuple(expected[name]['shape'])} in the folder"
+                )
         if problems:
             raise CheckFailed("\n".join([f"{len(problems)} of {len(parts)} tensors differ: {problems[0]}", *problems]))
         self.parts = parts
@@ -127,7 +140,10 @@ class ReferenceProbe:
         if altered or not worst.ratio <= TOLERANCE:
             summary = f"{worst} (allowed: {TOLERANCE:g})"
             raise CheckFailed("\n".join([f"{altered[0]}; {summary}" if altered else summary, *altered[1:], *lines]))
-        summary = f"largest difference {worst.largest:.2g}, {worst.ratio:.1e} of the largest magnitude (allowed: {TOLERANCE:g})"
+        summary = (
+            f"largest difference {worst.largest:.2g}, {worst.ratio:.1e} of the largest magnitude (allowed: "
+            f"{TOLERANCE:g})"
+        )
         return "\n".join([f"{summary}, on {', '.join(cases_of(recorded))}", *lines])
 
     def load_weights(self) -> None:
@@ -137,7 +153,10 @@ class ReferenceProbe:
             with torch.no_grad():
                 part.of(state[part.source]).copy_(read_tensor(self.job["folder"], self.entries[name]))
         if self.job["changed"]:
-            with open_checkpoint(self.job["checkpoint"], self.job.get("key"), self.job.get("prefix")) as checkpoint, torch.no_grad():
+            with (
+                open_checkpoint(self.job["checkpoint"], self.job.get("key"), self.job.get("prefix")) as checkpoint,
+                torch.no_grad(),
+            ):
                 _, sources = to_hub_layout(self.package.name, checkpoint.names(), self.entries)
                 for name in set(self.job["changed"]) & set(self.parts):
                     stored = getattr(torch, self.entries[name]["dtype"])
@@ -146,16 +165,23 @@ class ReferenceProbe:
         self.reference.load_state_dict(state, strict=True)
 
     def weights_after_loading(self) -> List[str]:
-        """What the reference made of its weights: one that alters them is compared with other weights than it should be."""
+        """What the reference made of its weights: one that alters them is compared with other weights than it should
+        be."""
         state, differences = self.reference.state_dict(), Differences()
         for name, part in self.parts.items():
             if name not in self.job["changed"]:
-                differences.add(name, part.of(state[part.source]), read_tensor(self.job["folder"], self.entries[name]).float())
+                differences.add(
+                    name, part.of(state[part.source]), read_tensor(self.job["folder"], self.entries[name]).float()
+                )
         if not differences.problems:
             return []  # as it should be
-        return differences.describe(len(self.parts), "differ from the folder's after loading them into the reference").split("\n")
+        return differences.describe(
+            len(self.parts), "differ from the folder's after loading them into the reference"
+        ).split("\n")
 
-    def compare_case(self, case: str, inputs: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]) -> List[OutputDifference]:
+    def compare_case(
+        self, case: str, inputs: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]
+    ) -> List[OutputDifference]:
         with torch.inference_mode():
             found = named_outputs(self.call(inputs), expected, case)
         return compare_outputs(expected, found, case)
@@ -179,12 +205,18 @@ def named_outputs(outputs: Any, expected: Mapping[str, torch.Tensor], case: str)
     if isinstance(outputs, Mapping):  # also transformers' ModelOutput
         found = {name: outputs[name] for name in OUTPUT_NAMES if isinstance(outputs.get(name), torch.Tensor)}
         states = outputs.get("hidden_states") or ()
-        found.update({f"hidden_states.{i}": state for i, state in enumerate(states) if f"hidden_states.{i}" in expected})
+        found.update(
+            {f"hidden_states.{i}": state for i, state in enumerate(states) if f"hidden_states.{i}" in expected}
+        )
     else:
         listed = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
         found = {}
         for output in listed:
-            fitting = [name for name in OUTPUT_NAMES if name in expected and name not in found and _fits(output, expected[name])]
+            fitting = [
+                name
+                for name in OUTPUT_NAMES
+                if name in expected and name not in found and _fits(output, expected[name])
+            ]
             found.update({fitting[0]: output} if fitting else {})
     if not any(name in expected for name in found):
         wanted = ", ".join(f"{name} {tuple(expected[name].shape)}" for name in OUTPUT_NAMES if name in expected)

@@ -52,7 +52,8 @@ def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def weight_problem(name: str, found: torch.Tensor, expected: torch.Tensor) -> Tuple[str, float]:
-    """("", 0.0) when `found` is `expected` bit for bit after conversion to its type, else what is wrong and by how much."""
+    """("", 0.0) when `found` is `expected` bit for bit after conversion to its type, else what is wrong and by how
+    much."""
     if found.shape != expected.shape:
         return f"{name} has shape {tuple(found.shape)}, not {tuple(expected.shape)}", math.inf
     expected = expected.to(found.dtype)
@@ -98,10 +99,15 @@ class OutputDifference:
         return self.largest / self.scale if self.scale else self.largest
 
     def __str__(self) -> str:
-        return f"{self.name} differs by {self.largest:.3g} at most, {self.ratio:.2g} of its largest magnitude {self.scale:.3g}"
+        return (
+            f"{self.name} differs by {self.largest:.3g} at most, {self.ratio:.2g} of its largest magnitude "
+            f"{self.scale:.3g}"
+        )
 
 
-def compare_outputs(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str) -> List[OutputDifference]:
+def compare_outputs(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], what: str
+) -> List[OutputDifference]:
     """Measures the outputs that both have, by name.
 
     Args:
