@@ -157,6 +157,7 @@ CLIP_PROCESSOR = table({
     "do_rescale": FLAG, "rescale_factor": NUMBER, "do_normalize": FLAG, "image_mean": _THREE, "image_std": _THREE, "do_convert_rgb": FLAG,
 })  # fmt: skip
 PROCESSOR_SPECIAL = {
+    "resample": either(integer(0, 5), WORD),
     "size": PICTURE_SIZE,
     "crop_size": PICTURE_SIZE,
     "noise_range": either(listed(integer(-256, 256), 2, least=2), NULL),
