@@ -301,10 +301,10 @@ def six_taps(samples):
 
 def half_pixel_planes(reference):
     """The reference (S, S) at whole pixels, half a pixel right, half a pixel down, and both: (4, n, n) uint8, n = S + 2 * MARGIN."""
-    wide = np.pad(reference, MARGIN, mode="edge").astype(np.int32)
+    wide = np.pad(reference, MARGIN, mode="edge").astype(np.int16)
     wider = np.pad(wide, (2, 3), mode="edge")
-    right, down = six_taps(wider), six_taps(wider.T).T
-    both = six_taps(right.T).T
+    right, down = six_taps(wider), six_taps(wider.T).T  # within -2550..10710: half the bytes of the second pass
+    both = six_taps(right.T.astype(np.int32)).T
     halves = (right[2:-3] + 16 >> 5, down[:, 2:-3] + 16 >> 5, both + 512 >> 10)
     return np.stack((wide, *halves)).clip(0, 255).astype(np.uint8)
 
