@@ -10,7 +10,7 @@ from hubtools.packages import ROOT
 from small import call
 
 REFUSED = {
-    "an unknown case": (["--case", "images"], "unknown case 'images'; known: jpeg, tiff, sparse, jpeg"),
+    "an unknown case": (["--case", "images"], "unknown case 'images'; known: jpeg, tiff"),
     "no such reference file": (["--case", "tiff", "--reference", "none.py:Plain"], "none.py does not exist"),
     "no such name in the file": (["--case", "tiff", "--reference", "tests/plain_byteformer.py:Plainer"], "has no 'Plainer'"),
     "a reference that is no reference": (["--case", "tiff", "--reference", "plain"], "accepted: FILE.py:NAME"),

@@ -13,14 +13,12 @@ from .data import Data
 from .folders import LabelledFiles, not_pictures, not_wav, read_folder
 from .inputs import ByteEncoder, Encode, EncodedSources, PixelEncoder, byte_collator, byte_separator, stack_pixels
 
-FILE_READINGS = ("auto", "pictures", "sounds", "bytes")
-
 
 def build_data(name: str, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str = "auto", augment: str = "none") -> Data:
     """The data set `name` for the model of `recipe`.
 
     Args:
-        name: one of NAMES, or the path of a folder.
+        name: digits, moving-digits, or the path of a folder.
         recipe: of the folder that is fine-tuned.
         config: its configuration.
         processor: its processor.
