@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any, List
 
 from ..errors import UserError, some
+from ..foreign.files import read_json_object
+from ..foreign.schema import check_processor_file
 from ..assembly.published import has_config, recipe_from_folder
 from ..assembly.recipes import Recipe
 
@@ -24,8 +26,10 @@ def read_folder_recipe(folder: Path) -> Recipe:
     if not has_config(folder):
         raise UserError(f"{folder} is not a Hub folder (it has no config.json); make one with scripts/assemble.py")
     recipe = recipe_from_folder(folder)
-    if not (folder / "preprocessor_config.json").is_file():
+    processor = folder / "preprocessor_config.json"
+    if not processor.is_file():
         raise UserError(f"{folder} has no preprocessor_config.json, so nothing says what the model's input is made of")
+    check_processor_file(read_json_object(processor), recipe.package, str(processor))
     return recipe
 
 
