@@ -84,7 +84,7 @@ def test_device_map_auto(tmp_path):
     model = tiny_model()
     model.save_pretrained(tmp_path)
     loaded = LlavaViTModel.from_pretrained(tmp_path, device_map="auto").eval()
-    assert torch.equal(loaded(clip()).pooler_output.cpu(), model(clip()).pooler_output)
+    assert relative_error(loaded(clip()).pooler_output.cpu(), model(clip()).pooler_output) < 1e-5
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def test_weights_may_wait_on_disk(tmp_path):
     devices = {name: "disk" for name, _ in model.named_children()}
     offloaded = accelerate.disk_offload(model, tmp_path, execution_device=torch.device("cpu"))
     assert devices and all(parameter.is_meta for parameter in offloaded.parameters())
-    assert torch.equal(offloaded(clip()).pooler_output, expected)
+    assert relative_error(offloaded(clip()).pooler_output, expected) < 1e-5
 
 
 def photograph() -> Image.Image:
