@@ -39,8 +39,8 @@ from transformers.utils import logging
 
 from .configuration_byteformer import ByteFormerConfig
 
-# --- Shared: from here to the end mark, modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
-# --- (tests/models/test_shared_code.py holds them so; each file has to stand alone, and a question has one answer).  ---
+# --- Shared: from here to the end mark modeling_llava_vit.py and modeling_byteformer.py are equal letter for letter ---
+# --- (tests/models/test_shared_code.py holds them so: each file has to stand alone, a question has one answer).     ---
 
 try:  # transformers >= 4.48
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -116,7 +116,8 @@ def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: i
         return set(range(count)) if asked else set()
     chosen = [asked] if isinstance(asked, int) else list(asked)
     valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
-    require(valid, "output_hidden_states must be True, False or numbers from {} to {}, got {}", -count, count - 1, asked)
+    rule = "output_hidden_states must be True, False or numbers from {} to {}, got {}"
+    require(valid, rule, -count, count - 1, asked)
     return {number % count for number in chosen}
 
 
@@ -181,7 +182,8 @@ def attention_backend(config, query: torch.Tensor, masked: bool = False, output_
     name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
     name = without_obstacle(name, query, masked)
     known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
-    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(sorted(known)))
+    offered = ", ".join(sorted(known))
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, offered)
     return name
 
 
@@ -202,9 +204,9 @@ def attend(module, query, key, value, mask=None, output_attentions=False):
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
         mask = mask.expand(-1, -1, query.shape[2], -1)
     function = OWN_BACKENDS.get(name) or ALL_ATTENTION_FUNCTIONS[name]
-    dropout = module.dropout if module.training else 0.0
     # is_causal is spelled out: without it and without a mask transformers' sdpa would attend causally.
-    output, probabilities = function(module, query, key, value, mask, scaling=module.scaling, dropout=dropout, is_causal=False)
+    options = {"scaling": module.scaling, "dropout": module.dropout if module.training else 0.0, "is_causal": False}
+    output, probabilities = function(module, query, key, value, mask, **options)
     return output, probabilities if output_attentions else None
 
 
