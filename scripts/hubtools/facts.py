@@ -139,7 +139,8 @@ class Package:
         model_type: in config.json.
         base_prefix: what transformers puts before the base model's names inside a model with a head.
         config_class, configuration, modeling: the class, and the modules that hold it and the models.
-        models: Auto class -> the class that serves it.
+        models: Auto class -> the class that serves it; a folder is one of these.
+        views: Auto class -> a class that any folder of the package may be loaded as, and none is.
         processors: Auto class -> (module, class), where a processor ships as code.
         aliases: foreign model types whose weights and configuration the model takes as they are.
         inert_keys: of foreign configurations, which take no part in the computation.
@@ -175,6 +176,7 @@ class Package:
     lora_targets: str = ""
     cases: Tuple[Case, ...] = ()
     processors: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
+    views: Mapping[str, str] = field(default_factory=dict)
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
 
@@ -192,7 +194,7 @@ class Package:
     def auto_map(self, processor: Optional[str] = None) -> dict:
         """The `auto_map` of config.json; `processor` names the Auto class of a processor that ships with the model."""
         entries = {"AutoConfig": f"{self.configuration}.{self.config_class}"}
-        entries.update({auto: f"{self.modeling}.{cls}" for auto, cls in self.models.items()})
+        entries.update({auto: f"{self.modeling}.{cls}" for auto, cls in {**self.models, **self.views}.items()})
         if processor in self.processors:
             module, cls = self.processors[processor]
             entries[processor] = f"{module}.{cls}"

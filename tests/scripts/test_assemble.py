@@ -111,7 +111,7 @@ def test_a_published_repository_needs_no_recipe(tmp_path, recipe):
     assert result.code == 0, result.err
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert (config["model_type"], config["torch_dtype"], config["architectures"]) == ("llava_vit", "bfloat16", ["LlavaViTModel"])
-    assert "rope_temporal_size" not in config and config["hidden_size"] == 64
+    assert config["rope_temporal_size"] == 64 and config["hidden_size"] == 64
     assert "license: mit" in (tmp_path / "ours" / "README.md").read_text()
     stored = load_file(tmp_path / "ours" / "model.safetensors")
     assert all(torch.equal(stored[name], state[name]) for name in state)
