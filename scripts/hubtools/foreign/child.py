@@ -5,6 +5,7 @@ one JSON document. Whatever it dies of, a malformed pickle or a crash of the int
 """
 
 import json
+import signal
 import subprocess
 import sys
 from typing import Any, BinaryIO, Callable, Mapping
@@ -17,6 +18,7 @@ BASE_MEMORY, MAX_MEMORY = 256 * MB, 1200 * MB
 MEMORY_PER_BYTE = 60  # a pickle of one byte per object, each of which takes some 50 bytes
 BASE_SECONDS, MAX_SECONDS = 10.0, 600.0
 SECONDS_PER_MB = 1.0
+PATIENCE = 6  # times the seconds of work that a child is given: on a busy machine they take longer
 
 
 class Refused(Exception):
@@ -41,10 +43,13 @@ def read_in_child(reader: str, file: BinaryIO, path: object, what: str, *argumen
     seconds = min(BASE_SECONDS + SECONDS_PER_MB * size / MB, MAX_SECONDS)
     file.seek(0)
     command = isolated_command(f"{__package__}.{reader}", *arguments, str(memory), str(int(seconds)))
+    too_long = f"{path} takes more than {seconds:.0f} s to read, which no {what} of {size:,} bytes should"
     try:
-        done = subprocess.run(command, stdin=file, capture_output=True, timeout=seconds)
+        done = subprocess.run(command, stdin=file, capture_output=True, timeout=PATIENCE * seconds)
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{path} takes more than {seconds:.0f} s to read, which is more than {what} of {size:,} bytes should") from error
+        raise UserError(too_long) from error
+    if done.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
+        raise UserError(too_long)
     if done.returncode:
         cause = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"its reader ended with code {done.returncode}"
         raise UserError(f"{path} is not a whole {what}: {shown(cause, 200)}")
@@ -75,7 +80,7 @@ def limit(memory: int, seconds: int) -> None:
         import resource
     except ImportError:  # Windows: the parent's deadline is the only limit there
         return
-    for kind, amount in ((resource.RLIMIT_AS, memory + _mapped_already(resource.getpagesize())), (resource.RLIMIT_CPU, seconds + 1), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MB)):
+    for kind, amount in ((resource.RLIMIT_AS, memory + _mapped_already(resource.getpagesize())), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MB)):
         _, hard = resource.getrlimit(kind)
         allowed = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
         try:
