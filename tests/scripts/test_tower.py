@@ -1,5 +1,6 @@
 """The vision tower of LLaVA-OneVision-2: out of the language model's checkpoint, and back into it."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,9 +17,11 @@ from hubtools.assembly.build import build_folder
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.assembly.published import recipe_from_folder
 from hubtools.assembly.recipes import load_recipe
+from hubtools.benchmarks.models import build, case_named, reference_file
 from hubtools.errors import UserError
 from hubtools.foreign.safetensors import header_bytes
 from hubtools.foreign.tensors import StoredTensor
+from hubtools.models.llavavit import pack_of, squares
 from hubtools.packages import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -283,3 +286,19 @@ def test_the_way_back_refuses_what_the_language_model_has_no_place_for(tmp_path)
     arguments = ("--checkpoint", tmp_path / "bytes", "--to", "llava-onevision-2", "--output", tmp_path / "b.safetensors")
     result = call(assemble.main, *arguments)
     assert result.code == 2 and "byteformer has no layout 'llava-onevision-2'" in result.err, result.err
+
+
+@torch.no_grad()
+def test_the_references_of_the_benchmark_compute_what_the_model_does():
+    """On small packs: one forward a sample, one attention call a window, padding to the largest."""
+    for name, reference, windows, grids in (
+        ("packed", "PlainPackPadded", 0, squares(1, 5, 4)),
+        ("packed", "PlainPackOneByOne", 0, squares(2, 4, 3)),
+        ("tower-windows", "PlainPackInWindows", 2, [(5, 2, 3), (1, 2, 2), (2, 1, 1)]),
+    ):
+        sizes = dict(hidden_size=64, intermediate_size=96, num_attention_heads=2, frame_windows_size=windows)
+        small = dataclasses.replace(case_named(name), config={**case_named(name).config, **sizes})
+        inputs = pack_of(*grids)(torch.Generator().manual_seed(0))
+        ours = build(small, "model", "")(**inputs)[small.output]
+        theirs = build(small, "reference", reference_file(f"tests/plain_llava_vit.py:{reference}"))(**inputs)
+        assert relative_error(ours, theirs[small.output]) <= OUTPUTS, reference

@@ -1,7 +1,7 @@
 """LLaVA-ViT."""
 
 import math
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from ..facts import Case, Host, Layout, Package, Shapes, blocks, rules, same
 
@@ -328,22 +328,45 @@ def pixels_of(*shape: int, visible: Optional[int] = None):
     return make
 
 
-def case(name: str, make_inputs) -> Case:
-    return Case(
-        name,
-        "llavavit",
-        "LlavaViTModel",
-        LARGE_WIDTHS,
-        make_inputs,
-        "tests/plain_llava_vit.py:PlainLlavaViT",
-        "pooler_output",
-    )
+def pack_of(*grids: Tuple[int, int, int]):
+    """A maker of a pack of whole samples, of these frames, rows and columns of patches."""
+
+    def make(generator):
+        import torch
+
+        axes = [torch.meshgrid(*map(torch.arange, grid), indexing="ij") for grid in grids]
+        positions = torch.cat([torch.stack(places, dim=-1).reshape(-1, 3) for places in axes])
+        patches = torch.randn(len(positions), 3 * 14 * 14, generator=generator)
+        return {"pixel_values": patches, "patch_positions": positions, "grid_thw": torch.tensor(grids)}
+
+    return make
+
+
+def squares(smallest: int, largest: int, count: int):
+    """Grids of `count` square images, their sides in patches spread evenly."""
+    sides = [smallest + (largest - smallest) * number // (count - 1) for number in range(count)]
+    return [(1, side, side) for side in sides]
+
+
+def case(name: str, make_inputs, reference: str = "PlainLlavaViT", output: str = "pooler_output", **settings) -> Case:
+    config = {**LARGE_WIDTHS, **settings}
+    return Case(name, "llavavit", "LlavaViTModel", config, make_inputs, f"tests/plain_llava_vit.py:{reference}", output)
+
+
+def headless(name: str, make_inputs, reference: str, **settings) -> Case:
+    return case(name, make_inputs, reference, "last_hidden_state", use_head=False, **settings)
 
 
 CASES = (
     case("image", pixels_of(448, 448)),
     case("video", pixels_of(16, 224, 224)),
     case("sparse", pixels_of(64, 224, 224, visible=2048)),
+    # 16 images of 112 x 112 to 672 x 672, against padding to the largest; PlainPackOneByOne is the other way without packs
+    headless("packed", pack_of(*squares(8, 48, 16)), "PlainPackPadded"),
+    # 64 images of 98 x 98 to 224 x 224
+    headless("packed-small", pack_of(*squares(7, 16, 64)), "PlainPackOneByOne"),
+    # 32 frames of 448 x 448; against PlainPackOneByOne the time ratio is that to the same frames without windows
+    headless("tower-windows", pack_of((32, 32, 32)), "PlainPackInWindows", frame_windows_size=4),
 )
 
 
