@@ -5,6 +5,8 @@
     python scripts/assemble.py my-recipe.toml --checkpoint weights/ --dtype bfloat16
     python scripts/assemble.py --checkpoint a-copy-of-a-published-repository/ --output ./my-model
     python scripts/assemble.py byteformer-imagenet-tiff --checkpoint ./my-model --to corenet --output imagenet_tiff.pt
+    python scripts/assemble.py --checkpoint LLaVA-OneVision-2-8B/ --output ./tower
+    python scripts/assemble.py --checkpoint ./tower --to llava-onevision-2 --output visual.safetensors
 """
 
 from hubtools import isolation  # first: see there
@@ -18,6 +20,11 @@ from hubtools.assembly.origin import add_checkpoint_arguments, origin_from
 from hubtools.errors import ArgumentParser, UserError, run_script
 
 
+# What --to knows -> a file's name for it.
+FOREIGN = {"corenet": "FILE.pt", "llava-onevision-2": "FILE.safetensors"}
+STATE_DICT_ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
+
+
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="assemble.py", description=__doc__)
     parser.add_argument("recipe", nargs="?", help="a recipe's name (see --list) or the path of a .toml file; not needed where --checkpoint is a folder with a config.json")
@@ -29,7 +36,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--output", type=Path, help="the folder to make (default hub_repos/NAME)")
     parser.add_argument("--dtype", help="convert the weights: float32, bfloat16, float16 or float64 (default: as in the checkpoint)")
     parser.add_argument("--max-shard-size", default="5GB", help="largest weights file, such as 500MB (default 5GB)")
-    parser.add_argument("--to", choices=["corenet"], help="write a CoreNet state dict to the file --output instead of a Hub folder")
+    parser.add_argument(
+        "--to", choices=FOREIGN, help="write a state dict as that code has it to the file --output, not a Hub folder"
+    )
     parser.add_argument("--allow-large", action="store_true", help="accept a model of more than 100 billion parameters")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder, never anything else")
     return parser
@@ -64,7 +73,10 @@ def check_arguments(arguments) -> None:
     if arguments.recipe and arguments.corenet_config:
         raise UserError(f"give either a recipe ({arguments.recipe}) or --corenet-config, not both")
     if arguments.to and not arguments.output:
-        raise UserError(f"--to {arguments.to} needs --output FILE.pt")
+        raise UserError(f"--to {arguments.to} needs --output {FOREIGN[arguments.to]}")
+    if arguments.to and arguments.output.suffix not in STATE_DICT_ENDINGS and not arguments.output.is_dir():
+        endings = ", ".join(STATE_DICT_ENDINGS)
+        raise UserError(f"--to {arguments.to} writes a file that ends in {endings}, not {arguments.output.name}")
 
 
 def choose_recipe(arguments):

@@ -184,6 +184,10 @@ class PlainLlavaViT(nn.Module):
             places = visible_indices if visible_indices is not None and visible_indices.dim() == 2 else indices
             patch_positions = torch.stack([places // (h * w), places // w % h, places % w], dim=-1)
 
+        return self.encode(tokens, patch_positions)
+
+    def encode(self, tokens: torch.Tensor, patch_positions: torch.Tensor) -> Dict[str, object]:
+        """(B, N, D) projected patches at (B, N, 3) -> the outputs."""
         x = self.layernorm_pre(tokens)
         hidden_states = [x]
         for block in self.encoder.layers:
@@ -200,3 +204,69 @@ class PlainLlavaViTSdpa(PlainLlavaViT):
     """The same, with its attention through scaled_dot_product_attention."""
 
     attention = SdpaAttention
+
+
+# --- packs: pixel_values (P, C*p*p), grid_thw (S, 3), patch_positions (P, 3) -> last_hidden_state (P, D), pooler_output
+
+
+class PlainPackOneByOne(PlainLlavaViTSdpa):
+    """A pack by one forward for each sample; attention windows by one attention call for each of them."""
+
+    def forward(self, pixel_values, grid_thw, patch_positions) -> Dict[str, object]:
+        lengths = grid_thw.prod(dim=1).tolist()
+        tokens = F.linear(pixel_values, self.embeddings.patch_embedding.weight.flatten(1))
+        samples = []
+        for grid, sample, places in zip(grid_thw.tolist(), tokens.split(lengths), patch_positions.split(lengths)):
+            self.prepare(grid)
+            samples.append(self.encode(sample[None], places[None]))
+        pooled = [sample["pooler_output"] for sample in samples]
+        return dict(
+            last_hidden_state=torch.cat([sample["last_hidden_state"][0] for sample in samples]),
+            pooler_output=None if None in pooled else torch.cat(pooled),
+        )
+
+    def prepare(self, grid: list) -> None:
+        """What a sample of this grid needs of the layers: nothing, where it attends to itself as a whole."""
+
+
+class WindowAttention(SdpaAttention):
+    lengths: Optional[list] = None  # of the windows
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        windows = zip(q.split(self.lengths, 2), k.split(self.lengths, 2), v.split(self.lengths, 2))
+        return torch.cat([F.scaled_dot_product_attention(*window) for window in windows], dim=2)
+
+
+class PlainPackInWindows(PlainPackOneByOne):
+    attention = WindowAttention
+
+    def prepare(self, grid: list) -> None:
+        frames, rows, columns = grid
+        window = self.config["frame_windows_size"] or frames
+        runs = [min(window, frames - first) for first in range(0, frames, window)]
+        for block in self.encoder.layers:
+            block.self_attn.lengths = [run * rows * columns for run in runs]
+
+
+class MaskedAttention(SdpaAttention):
+    mask: Optional[torch.Tensor] = None  # (B, 1, 1, N), True for what is no padding
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+
+
+class PlainPackPadded(PlainLlavaViTSdpa):
+    """A pack by one forward of all samples, each padded to the largest. Without a head, which would need a mask, too."""
+
+    attention = MaskedAttention
+
+    def forward(self, pixel_values, grid_thw, patch_positions) -> Dict[str, object]:
+        lengths = grid_thw.prod(dim=1)
+        tokens = F.linear(pixel_values, self.embeddings.patch_embedding.weight.flatten(1))
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]  # (S, N)
+        padded = tokens.new_zeros(*mask.shape, tokens.shape[1])
+        places = patch_positions.new_zeros(*mask.shape, 3)
+        padded[mask], places[mask] = tokens, patch_positions
+        for block in self.encoder.layers:
+            block.self_attn.mask = mask[:, None, None]
+        return dict(last_hidden_state=self.encode(padded, places)["last_hidden_state"][mask])

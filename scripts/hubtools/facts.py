@@ -45,11 +45,19 @@ def same(*templates: str) -> Tuple[Rule, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """A named key map. `dropped` are patterns of keys that carry no information, such as stored rotary frequencies."""
+    """A named key map.
+
+    Attributes:
+        dropped: patterns of keys that carry no information, such as stored rotary frequencies.
+        optional: patterns of keys that a model may do without; left behind where it does.
+        prefix: what stands before all names in the bigger model that this layout is a part of.
+    """
 
     name: str
     rules: Tuple[Rule, ...]
     dropped: Tuple[str, ...] = ()
+    optional: Tuple[str, ...] = ()
+    prefix: str = ""
 
     def match(self, name: str) -> Optional[Tuple[Rule, Dict[str, str]]]:
         """The rule for a key of this layout, and what its placeholders stand for."""
@@ -61,6 +69,9 @@ class Layout:
 
     def drops(self, name: str) -> bool:
         return any(re.search(pattern, name) for pattern in self.dropped)
+
+    def may_leave(self, name: str) -> bool:
+        return any(re.search(pattern, name) for pattern in self.optional)
 
     @cached_property
     def _by_source(self) -> Dict[str, Rule]:
@@ -92,6 +103,21 @@ def fill(template: str, groups: Mapping[str, str]) -> str:
     for placeholder, value in groups.items():
         template = template.replace(f"{{{placeholder}}}", value)
     return template
+
+
+@dataclass(frozen=True)
+class Host:
+    """A bigger model that has this one as a part.
+
+    Attributes:
+        section: the key of its config.json under which the part's configuration stands.
+        defaults: what the section means by saying nothing.
+        fixed: the only value of a setting with which the part computes what the model here computes.
+    """
+
+    section: str
+    defaults: Mapping[str, Any]
+    fixed: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -144,6 +170,7 @@ class Package:
         processors: Auto class -> (module, class), where a processor ships as code.
         aliases: foreign model types whose weights and configuration the model takes as they are.
         inert_keys: of foreign configurations, which take no part in the computation.
+        hosts: the bigger models that the model is a part of, by model type.
         layouts: the layouts in which users hold the weights; "hub" is the model's own.
         sizes: the configuration values that the shapes of the base model's tensors show; `layers_of` helps.
         parameters: how many a configuration describes, without the classifier, to within single vectors; `blocks`
@@ -151,6 +178,7 @@ class Package:
         forwards: the forward checks of `verify.py`, mixed into probes.forwards.Forwards; `subjects` names its methods.
         try_processor: runs a folder's processor (probe, processor) and says what came of it.
         card_values: (recipe, config) -> what the templates of the model card leave open.
+        subject: config -> which templates show the model, where those of its Auto class would not do.
         default_processor: config -> what transformers' CLIPImageProcessor is told where the package has no processor
             of its own.
         inputs: what the model is trained on: "pixels" or "bytes".
@@ -179,6 +207,8 @@ class Package:
     views: Mapping[str, str] = field(default_factory=dict)
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    subject: Callable[[Any], Optional[str]] = lambda config: None
 
     @property
     def folder(self) -> Path:

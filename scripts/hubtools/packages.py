@@ -2,13 +2,13 @@
 
 import importlib
 import pkgutil
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from . import models
 from .errors import UserError
-from .facts import ROOT, Package
+from .facts import ROOT, Host, Package
 
-__all__ = ["PACKAGES", "ROOT", "Package", "package_named", "package_of_type"]
+__all__ = ["PACKAGES", "ROOT", "Package", "host_of_type", "package_named", "package_of_type"]
 
 
 def known_packages() -> Dict[str, Package]:
@@ -27,6 +27,14 @@ def package_named(name: str) -> Package:
     if name not in PACKAGES:
         raise UserError(f"unknown package {name!r}; known: {', '.join(PACKAGES)}")
     return PACKAGES[name]
+
+
+def host_of_type(model_type: object) -> Tuple[Optional[Package], Optional[Host]]:
+    """The package that a bigger model has as a part, and where; None and None for any other `model_type`."""
+    for package in PACKAGES.values():
+        if isinstance(model_type, str) and model_type in package.hosts:
+            return package, package.hosts[model_type]
+    return None, None
 
 
 def package_of_type(model_type: object, with_aliases: bool = False) -> Optional[Package]:

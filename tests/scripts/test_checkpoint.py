@@ -274,7 +274,7 @@ def test_the_prefix_chooses_tensors(tmp_path, state):
         tmp_path / "weights.pth",
     )
     with open_checkpoint(tmp_path / "weights.pth", prefix="tower.") as checkpoint:
-        assert sorted(checkpoint.names()) == sorted(state) and checkpoint.left_out == 1
+        assert sorted(checkpoint.names()) == sorted(state) and len(checkpoint.left_out) == 1
         assert torch.equal(checkpoint.tensor("b"), state["b"])
     with pytest.raises(UserError, match="no tensor's name begins with 'visual.'; there are tower.a.weight"):
         open_checkpoint(tmp_path / "weights.pth", prefix="visual.")

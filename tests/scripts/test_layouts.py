@@ -9,8 +9,11 @@ from hubtools.packages import PACKAGES
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, in_layout, random_state, write_recipe
 
 NO_HEAD = LLAVA_VIT_TOML.replace("patch_size = 8", 'patch_size = 8\nuse_head = false\nlayer_norm_type = "rms_norm"')
+TOWER = NO_HEAD.replace("patch_size = 8", "patch_size = 8\nout_hidden_size = 48")
 VARIANTS = [
-    *(("llavavit", layout.name, toml) for layout in PACKAGES["llavavit"].layouts for toml in (LLAVA_VIT_TOML, NO_HEAD)),
+    ("llavavit", "llava-onevision-2", TOWER),
+    ("llavavit", "hub", TOWER),
+    *(("llavavit", name, toml) for name in ("hub", "training", "packed") for toml in (LLAVA_VIT_TOML, NO_HEAD)),
     *(("byteformer", layout.name, BYTEFORMER_TOML) for layout in PACKAGES["byteformer"].layouts),
 ]
 

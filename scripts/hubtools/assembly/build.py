@@ -19,7 +19,8 @@ from .misfit import misfit
 from .origin import Origin
 from .processors import CLIP_DEFAULTS, clip_settings, effective
 from .recipes import RECIPES, Recipe, config_keys
-from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights
+from .towers import parts_named
+from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights, write_weights_file
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Weights = Union[Origin, Path, None]
@@ -55,7 +56,8 @@ def checkpoint_sources(
     try:
         layout, parts = to_hub_layout(recipe.package.name, names, expected)
     except UserError as error:
-        raise UserError(f"{error}{other_sizes}") from error
+        absent = f"; not found: {some(file.name for file in checkpoint.absent)}" if checkpoint.absent else ""
+        raise UserError(f"{error}{other_sizes}{absent}") from error
     sources: Dict[str, TensorSource] = {}
     misshapen, foreign = [], []
     for name in expected:
@@ -66,7 +68,7 @@ def checkpoint_sources(
         if stored not in DTYPES.values():
             foreign.append(f"{name} is {stored}")
         sources[name] = TensorSource(
-            shape, dtype or stored, lambda part=part: _converted(part.of(checkpoint.tensor(part.source)), dtype)
+            shape, dtype or stored, lambda part=part: _converted(part.read(checkpoint), dtype)
         )
     if misshapen:
         raise UserError(
@@ -150,8 +152,16 @@ def weight_sources(recipe: Recipe, weights: Weights, dtype: Optional[torch.dtype
         return
     with open_checkpoint(origin.checkpoint, origin.key, origin.prefix) as opened:
         layout, sources = checkpoint_sources(opened, recipe, dtype)
-        others = f"; {opened.left_out} tensors without the prefix {origin.prefix} left out" if opened.left_out else ""
+        left = [*opened.left_out, *optional_left(opened, recipe, layout)]
+        others = f"; left out: {parts_named(left)}" if left else ""
         yield f"{origin}, {layout} layout{others}", sources
+
+
+def optional_left(checkpoint: Checkpoint, recipe: Recipe, layout: str) -> "list[str]":
+    """The names of the tensors that the layout's models may do without, and this one does."""
+    optional = recipe.package.layout(layout).may_leave
+    taken = any(optional(name) for name in empty_model(recipe).state_dict())
+    return [] if taken else [name for name in checkpoint.names() if optional(name)]
 
 
 def write_hub_folder(
@@ -169,7 +179,7 @@ def write_hub_folder(
     write_json(folder / "preprocessor_config.json", preprocessor_json(recipe, config))
     parameters = sum(source.bytes // source.dtype.itemsize for source in sources.values())
     (folder / "README.md").write_text(model_card(recipe, config, parameters, stored), encoding="utf-8")
-    (folder / "example_usage.py").write_text(example_usage(recipe), encoding="utf-8")
+    (folder / "example_usage.py").write_text(example_usage(recipe, config), encoding="utf-8")
     copy_code(recipe.package, folder, recipe.processor_auto_class)
     write_weights(folder, sources, max_shard_size, progress)
 
@@ -227,10 +237,27 @@ def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
 def write_foreign_checkpoint(
     path: Path, recipe: Recipe, weights: Weights, layout: str, dtype: Optional[torch.dtype]
 ) -> str:
-    """Writes the weights as a state dict in a foreign layout, as `torch.save` does. Returns where they came from."""
-    recipe.package.layout(layout)  # a layout that the model does not have is an error before anything is read
-    with weight_sources(recipe, weights, dtype) as (origin, sources), path.open("wb") as file:
+    """Writes the weights as a state dict in a foreign layout: safetensors where `path` ends so, else as `torch.save`
+    does. Returns where they came from."""
+    prefix = recipe.package.layout(layout).prefix  # a layout that the model does not have: an error before any reading
+    with weight_sources(recipe, weights, dtype) as (origin, sources):
         keys = from_hub_layout(recipe.package.name, layout, sources)
-        # clone: a mapped tensor or a slice would drag its whole storage into the file
-        torch.save({key: stack([sources[name].load() for name in names]).clone() for key, names in keys.items()}, file)
-        return origin
+        stacked = {f"{prefix}{key}": stacked_source([sources[name] for name in names]) for key, names in keys.items()}
+        if path.suffix == ".safetensors":
+            with no_bar(0) as progress:
+                write_weights_file(path, stacked, progress)
+        else:
+            # clone: a mapped tensor or a slice would drag its whole storage into the file
+            torch.save({key: source.load().clone() for key, source in stacked.items()}, path)
+    return origin
+
+
+def stacked_source(parts: "list[TensorSource]") -> TensorSource:
+    """Parts of one packed tensor as that tensor. Types that differ would be converted in silence."""
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.dtype for part in parts}) > 1:
+        types = ", ".join(str(part.dtype) for part in parts)
+        raise UserError(f"tensors of types {types} would have to be one in this layout; choose a type with --dtype")
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return TensorSource(shape, parts[0].dtype, lambda: stack([part.load() for part in parts]))

@@ -35,8 +35,13 @@ def template(recipe: Recipe, subject: str, kind: str) -> str:
     return next(path for path in (TEMPLATES / name for name in names) if path.is_file()).read_text(encoding="utf-8")
 
 
-def example_usage(recipe: Recipe) -> str:
-    return template(recipe, SUBJECTS[recipe.auto_class], "example.py")
+def subject_of(recipe: Recipe, config: Any) -> str:
+    """What is shown of a model: its package's choice for the configuration, else what its Auto class is for."""
+    return (recipe.auto_class == "AutoModel" and recipe.package.subject(config)) or SUBJECTS[recipe.auto_class]
+
+
+def example_usage(recipe: Recipe, config: Any) -> str:
+    return template(recipe, subject_of(recipe, config), "example.py")
 
 
 def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
@@ -53,7 +58,7 @@ def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
 
 
 def _filled(recipe: Recipe, config: Any, parameters: int, dtype: str, front_matter: str) -> str:
-    subject = SUBJECTS[recipe.auto_class]
+    subject = subject_of(recipe, config)
     body = template(recipe, subject, "card.md") + template(recipe, subject, "notes.md")
     return f"---\n{front_matter}\n---\n\n{Template(body).substitute(_values(recipe, config, parameters, dtype))}"
 

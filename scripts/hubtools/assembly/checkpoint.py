@@ -6,7 +6,7 @@ executed: `hubtools.foreign` lists what a pickle holds.
 
 import re
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -14,6 +14,7 @@ from ..errors import UserError, shown, some
 from ..foreign.files import open_regular, size_of
 from ..foreign.safetensors import read_index
 from ..foreign.tensors import Other, StoredTensor, load_pickle, stored_in_safetensors
+from .towers import TOWER_PREFIXES, tower_prefix
 
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors",) + TORCH_SUFFIXES
@@ -44,10 +45,18 @@ class Checkpoint:
     `tensor(name)` reads the tensor.
     """
 
-    def __init__(self, path: Path, entries: Mapping[str, Tuple[object, str]], prefix: Optional[str] = None):
+    def __init__(
+        self,
+        path: Path,
+        entries: Mapping[str, Tuple[object, str]],
+        prefix: Optional[str] = None,
+        left_out: Sequence[str] = (),
+        absent: Sequence[Path] = (),
+    ):
         self.path = path
         self._entries = strip_prefixes(below(prefix, entries, path), path)  # name -> (shard, name in the shard)
-        self.left_out = len(entries) - len(self._entries)  # tensors that do not begin with the prefix asked for
+        self.left_out = list(left_out)  # names of the tensors that do not begin with the prefix
+        self.absent = list(absent)  # shards that are not there, and may hold more of them
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -66,9 +75,10 @@ class Checkpoint:
         shard, key = self._entries[name]
         return shard.dtype(key)
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def tensor(self, name: str, index: int = 0, count: int = 1) -> torch.Tensor:
+        """The tensor, or the `index`-th of `count` equal blocks of it on dimension 0."""
         shard, key = self._entries[name]
-        return shard.tensor(key)
+        return shard.tensor(key, index, count)
 
     def close(self) -> None:
         """Closes the files. The checkpoint is empty afterwards."""
@@ -91,8 +101,9 @@ class _Shard:
     def dtype(self, name):
         return self._tensors[name].dtype
 
-    def tensor(self, name):
-        return self._tensors[name].read()
+    def tensor(self, name, index, count):
+        stored = self._tensors[name]
+        return (stored if count == 1 else stored.block(index, count)).read()
 
 
 def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = None) -> Checkpoint:
@@ -103,7 +114,8 @@ def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = Non
             checkpoint.
         key: which state dict of a pickled file, such as `model_ema`; dots lead into dictionaries inside. None takes
             the only one.
-        prefix: take the tensors whose names begin with it, without it; None takes all, without USUAL_PREFIXES.
+        prefix: take the tensors whose names begin with it, without it; None takes all, without USUAL_PREFIXES, or
+            of a language model its vision tower. Of indexed shards only those that hold such a tensor are opened.
 
     Raises:
         UserError: no such file, not a checkpoint, truncated, missing shards, pickled code, two candidates in a folder
@@ -112,8 +124,25 @@ def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = Non
     path = Path(path)
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist")
+    files = shard_files(path)
+    promised = [name for _, names in files for name in names or ()]
+    if promised:  # by an index, so that shards without any of the tensors asked for need not exist
+        prefix = prefix or tower_prefix(promised, path)
+        below(prefix, dict.fromkeys(promised), path)
+        files = [(file, names) for file, names in files if any(name.startswith(prefix or "") for name in names)]
+    absent = [file for file, names in files if names is None and not file.exists()]
+    entries = _entries_of([shard for shard in files if shard[0] not in absent], path, key)
+    prefix = prefix or tower_prefix(entries, path)
+    if absent and prefix not in TOWER_PREFIXES:
+        raise UserError(f"{absent[0]} is missing")
+    others = [name for name in promised or entries if not name.startswith(prefix or "")]
+    return Checkpoint(path, entries, prefix, others, absent)
+
+
+def _entries_of(files: Sequence[Tuple[Path, Optional[set]]], path: Path, key: Optional[str]):
+    """The tensors of all files by name, each with its shard; a file must hold the names promised for it."""
     entries: Dict[str, Tuple[object, str]] = {}
-    for file, expected in shard_files(path):
+    for file, expected in files:
         shard = _open_shard(file, key)
         names = shard.names()
         if expected is not None and set(names) != expected:
@@ -125,7 +154,7 @@ def open_checkpoint(path, key: Optional[str] = None, prefix: Optional[str] = Non
         entries.update({name: (shard, name) for name in names})
     if not entries:
         raise UserError(f"checkpoint {path} holds no tensors")
-    return Checkpoint(path, entries, prefix)
+    return entries
 
 
 def _open_shard(file: Path, key: Optional[str]):

@@ -9,6 +9,7 @@ import torch
 from ..errors import UserError, some
 from ..facts import Layout, Package, fill
 from ..packages import PACKAGES, package_named
+from .checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Part:
                 "dimension 0"
             )
         return (source_shape[0] // self.count, *source_shape[1:])
+
+    def read(self, checkpoint: Checkpoint) -> torch.Tensor:
+        """The part from disk; of the rest of its source nothing is read."""
+        return checkpoint.tensor(self.source, self.index, self.count)
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor if self.count == 1 else tensor.chunk(self.count)[self.index]
@@ -91,6 +96,8 @@ def _targets_of(layout: Layout, model: Package, name: str, expected: set) -> Opt
     parts = parts_of(layout, model, name)
     if parts is None:
         return [] if layout.drops(model.without_prefix(name)) else None
+    if layout.may_leave(name) and not any(layout.may_leave(target) for target in expected):
+        return []
     resolved = [target if target in expected else model.base_prefix + target for target, _ in parts]
     if any(target not in expected for target in resolved):
         return None

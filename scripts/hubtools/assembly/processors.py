@@ -7,6 +7,7 @@ from typing import Any, Dict, Mapping
 
 from ..errors import UserError, shown
 from ..facts import Package
+from ..foreign import schema
 from ..foreign.files import read_json_object
 from .recipes import Recipe
 
@@ -24,6 +25,9 @@ CLIP_DEFAULTS = {
     "rescale_factor": 1 / 255,
     "do_normalize": True, "image_mean": CLIP_MEAN, "image_std": CLIP_STD, "do_convert_rgb": True,
 }  # fmt: skip
+PIXEL_KEYS = (
+    "resample", "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_convert_rgb",
+)  # fmt: skip
 WAY_OUT = "to leave it behind, name a recipe and the weights file itself as --checkpoint"
 
 
@@ -45,6 +49,26 @@ def own_processor(folder: Path, package: Package) -> Dict[str, Any]:
     _check_type(content, path, package)
     settings = {key: value for key, value in content.items() if key not in BOOKKEEPING}
     return settings if package.processors else _clip_settings(settings, path)
+
+
+def pixel_settings(folder: Path) -> Dict[str, Any]:
+    """How the processor of a bigger model's folder makes pixels of a picture; {} where there is none.
+
+    Its sizes are left behind: it cuts pictures into patches itself, as `pack` does of the model here.
+
+    Raises:
+        UserError: not JSON, or a value of another type.
+    """
+    path = next((folder / name for name in (PROCESSOR_NAME, OTHER_NAMES[1]) if os.path.lexists(folder / name)), None)
+    if path is None:
+        return {}
+    content = read_json_object(path)
+    stated = content.get("image_processor", content)
+    if not isinstance(stated, Mapping):
+        raise UserError(f"{path}: image_processor is {shown(stated)}; accepted: an object")
+    settings = {key: stated[key] for key in PIXEL_KEYS if stated.get(key) is not None}
+    schema.check(settings, schema.CLIP_PROCESSOR, str(path))
+    return settings
 
 
 def _check_type(content: Mapping[str, Any], path: Path, package: Package) -> None:

@@ -9,11 +9,12 @@ from typing import Any, Dict
 from transformers import PretrainedConfig
 
 from ..errors import UserError, shown, some
+from ..facts import Host
 from ..foreign import schema
 from ..foreign.documents import read_front_matter
 from ..foreign.files import read_json_object
-from ..packages import PACKAGES, Package, package_of_type
-from .processors import PROCESSOR_NAME, effective, own_processor
+from ..packages import PACKAGES, Package, host_of_type, package_of_type
+from .processors import PROCESSOR_NAME, effective, own_processor, pixel_settings
 from .recipes import Recipe, config_keys, recipe_from
 
 LABELS = {"id2label", "label2id", "num_labels", "problem_type"}
@@ -31,6 +32,9 @@ def recipe_from_folder(folder: Path) -> Recipe:
         UserError: not JSON, another model, or settings that ours do not know (they might change what is computed).
     """
     content = read_json_object(folder / "config.json")
+    package, host = host_of_type(content.get("model_type"))
+    if host:
+        return _recipe_from_host(folder, content, package, host)
     package = _package_of(content.get("model_type"), folder)
     schema.check_config_file(content, package, str(folder / "config.json"))
     architecture = _architecture(content, package)
@@ -39,9 +43,38 @@ def recipe_from_folder(folder: Path) -> Recipe:
         {
             "package": package.name,
             "architecture": architecture,
-            "config": _own_settings(content, package, folder, labelled=architecture != package.models["AutoModel"]),
+            "config": _own_settings(
+                content, package, folder / "config.json", labelled=architecture != package.models["AutoModel"]
+            ),
             "processor": own_processor(folder, package),
             "card": _card_of(folder),
+        },
+    )
+
+
+def _recipe_from_host(folder: Path, content: Dict[str, Any], package: Package, host: Host) -> Recipe:
+    """The recipe of the part that a bigger model's folder holds."""
+    where = f"{folder / 'config.json'}: {host.section}"
+    section = content.get(host.section)
+    if not isinstance(section, dict):
+        raise UserError(f"{where} is {shown(section)}; accepted: the configuration of the vision tower")
+    accepted = (package.model_type, *package.aliases)
+    if section.get("model_type") not in accepted:
+        raise UserError(f"{where} is of model type {shown(section.get('model_type'))}; accepted: {', '.join(accepted)}")
+    for key, value in host.fixed.items():
+        if section.get(key, value) != value:
+            raise UserError(f"{where} has {key} {shown(section[key])}; accepted: {value}")
+    stated = {**host.defaults, **{key: value for key, value in section.items() if key not in host.fixed}}
+    schema.check_config_file(stated, package, where)
+    card = {key: value for key, value in _card_of(folder).items() if key.startswith("license")}
+    return recipe_from(
+        f"{folder.resolve().name}-tower",
+        {
+            "package": package.name,
+            "architecture": package.models["AutoModel"],
+            "config": _own_settings(stated, package, where, labelled=False),
+            "processor": pixel_settings(folder),
+            "card": {"summary": f"The vision tower of {content['model_type']}.", **card},
         },
     )
 
@@ -82,7 +115,9 @@ def _package_of(model_type: Any, folder: Path) -> Package:
     package = package_of_type(model_type, with_aliases=True)
     if package:
         return package
-    known = [name for package in PACKAGES.values() for name in (package.model_type, *package.aliases)]
+    known = [
+        name for package in PACKAGES.values() for name in (package.model_type, *package.aliases, *package.hosts)
+    ]
     raise UserError(f"{folder / 'config.json'} is of model type {shown(model_type)}; accepted: {', '.join(known)}")
 
 
@@ -92,7 +127,7 @@ def _architecture(content: Dict[str, Any], package: Package) -> str:
     return next((name for name in named if name in package.models.values()), package.models["AutoModel"])
 
 
-def _own_settings(content: Dict[str, Any], package: Package, folder: Path, labelled: bool) -> Dict[str, Any]:
+def _own_settings(content: Dict[str, Any], package: Package, where: object, labelled: bool) -> Dict[str, Any]:
     known = set(config_keys(package))
     general = set(PretrainedConfig().to_dict()) | {
         "auto_map",
@@ -105,7 +140,7 @@ def _own_settings(content: Dict[str, Any], package: Package, folder: Path, label
     unknown = sorted(set(content) - known - general)
     if unknown:
         raise UserError(
-            f"{folder / 'config.json'} has settings that {package.name} does not know: "
+            f"{where} has settings that {package.name} does not know: "
             f"{some(map(shown, unknown))}; give a recipe to decide without them"
         )
     settings = {key: value for key, value in content.items() if key in known - LABELS}

@@ -94,6 +94,18 @@ def write_weights(folder: Path, sources: Mapping[str, TensorSource], max_shard_s
         )
 
 
+def write_weights_file(path: Path, sources: Mapping[str, TensorSource], progress: Progress) -> None:
+    """Writes one safetensors file.
+
+    Raises:
+        UserError: tensors with NaN or infinity, all named.
+    """
+    non_finite: List[str] = []
+    _write_file(path, sources, non_finite, progress)
+    if non_finite:
+        raise UserError(f"NaN or infinity in {some(non_finite)}")
+
+
 def _write_file(path: Path, sources: Mapping[str, TensorSource], non_finite: List[str], progress: Progress) -> None:
     # Widest types first keeps every tensor aligned, as the library orders them.
     order = sorted(sources, key=lambda name: (-sources[name].dtype.itemsize, name))

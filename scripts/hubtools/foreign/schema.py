@@ -33,6 +33,7 @@ SIZES = {
     "num_channels": 64,
     "image_size": 4096,
     "patch_size": 512,
+    "spatial_merge_size": 32,
     "max_visible_patches": MAX_LARGE,
     "vocab_size": 2**16,
     "conv_kernel_size": 2**14,
@@ -93,6 +94,7 @@ SPECIAL = {
     "window_sizes": either(listed(integer(1, MAX_WINDOW), 1024, least=1), NULL),
     "window_shifts": either(listed(integer(0, MAX_LARGE), 1024), NULL),
     "downsample": either(listed(FLAG, 1024), NULL),
+    "out_hidden_size": either(integer(1, SIZES["hidden_size"]), NULL),
     **LABELS,
 }
 # What transformers itself keeps in a config.json, where its type decides what is built or run.

@@ -1,6 +1,6 @@
 """Tensors that stand in an open file, read one at a time and never mapped: a file that is cut meanwhile is an error, not a crash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Tuple
 
@@ -32,6 +32,12 @@ class StoredTensor:
     @property
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype_name)
+
+    def block(self, index: int, count: int) -> "StoredTensor":
+        """The `index`-th of `count` equal blocks on dimension 0, of which alone the bytes are read."""
+        rows = self.shape[0] // count
+        start = self.offset + index * rows * self.stride[0] * self.dtype.itemsize
+        return replace(self, shape=(rows, *self.shape[1:]), offset=start)
 
     def read(self) -> torch.Tensor:
         """The tensor, in memory of its own.

@@ -1,8 +1,9 @@
 """LLaVA-ViT."""
 
-from typing import Any, Dict, Optional
+import math
+from typing import Any, Dict, Optional, Tuple
 
-from ..facts import Case, Layout, Package, Shapes, blocks, rules, same
+from ..facts import Case, Host, Layout, Package, Shapes, blocks, rules, same
 
 ROTARY_BUFFERS = (r"(^|\.)(video_rope|rotary_emb|rope)\.", r"(^|\.)inv_freq\w*$")
 LAYER = "encoder.layers.{i}."
@@ -22,6 +23,7 @@ BLOCK = same(
     LAYER + "mlp.fc1.{p}",
     LAYER + "mlp.fc2.{p}",
 )
+MERGER = same("merger.ln_q.{p}", "merger.mlp.{i}.{p}")
 NORMS = same("layernorm_pre.{p}", "layernorm_post.{p}")
 
 LAYOUTS = (
@@ -30,7 +32,8 @@ LAYOUTS = (
         same("embeddings.patch_embedding.weight", *QKV, LAYER + "self_attn.out_proj.{p}", "classifier.{p}")
         + NORMS
         + BLOCK
-        + HEAD,
+        + HEAD
+        + MERGER,
         ROTARY_BUFFERS,
     ),
     Layout(
@@ -62,12 +65,27 @@ LAYOUTS = (
         + HEAD,
         ROTARY_BUFFERS,
     ),
+    Layout(  # the vision tower of that language model
+        "llava-onevision-2",
+        rules((LAYER + "self_attn.qkv.{p}", QKV), (LAYER + "self_attn.proj.{p}", LAYER + "self_attn.out_proj.{p}"))
+        + same("embeddings.patch_embedding.weight", "layernorm_pre.{p}")
+        + BLOCK
+        + MERGER,
+        ROTARY_BUFFERS,
+        optional=(r"^merger\.",),
+        prefix="model.visual.",
+    ),
 )
 
 
 def sizes(shapes: Shapes) -> Dict[str, Any]:
     patches = shapes["embeddings.patch_embedding.weight"]
+    merger = {}
+    if {"merger.mlp.0.weight", "merger.mlp.2.weight"} <= set(shapes):
+        joined, out = shapes["merger.mlp.0.weight"][0], shapes["merger.mlp.2.weight"][0]
+        merger = {"out_hidden_size": out, "spatial_merge_size": math.isqrt(joined // patches[0])}
     return {
+        **merger,
         "hidden_size": patches[0],
         "num_channels": patches[1],
         "patch_size": patches[2],
@@ -76,111 +94,126 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
     }
 
 
-# Of the forward checks: small, so that the largest model takes seconds.
+# Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
 ROWS, COLUMNS, FRAMES = 2, 3, 3
-PATCHES = ROWS * COLUMNS
-# Neither ascending nor complete, with neighbours and strangers.
+# Neither ascending nor complete, with neighbours and strangers; those beyond fewer frames are left out.
 SELECTION = (11, 0, 7, 17, 3, 12, 4)
 
 
 class Forwards:
-    """image, video, sparse selections, batch, attention backends, on 2 x 3 patches whatever the configured image
+    """image, video, sparse selections, batch, attention backends, on 2 x 3 blocks whatever the configured image
     size."""
 
     subjects = ("image", "video", "sparse", "batch", "attention")
 
+    @property
+    def block(self) -> int:
+        """Side of the blocks that a merger joins, in patches."""
+        return 1 if self.config.out_hidden_size is None else self.config.spatial_merge_size
+
+    @property
+    def patches(self) -> int:
+        """Of a frame."""
+        return ROWS * COLUMNS * self.block**2
+
+    @property
+    def frames(self) -> int:
+        """Of a video of which patches may be selected: more than a window's leave no windows."""
+        return min(FRAMES, self.config.frame_windows_size or FRAMES)
+
     def pixels(self, batch: int, frames: int = 0, seed: int = 0):
-        size = (ROWS * self.config.patch_size, COLUMNS * self.config.patch_size)
-        return self.random(batch, self.config.num_channels, *([frames] if frames else []), *size, seed=seed)
+        side = self.block * self.config.patch_size
+        shape = (*([frames] if frames else []), ROWS * side, COLUMNS * side)
+        return self.random(batch, self.config.num_channels, *shape, seed=seed)
+
+    def blocks(self, frames: int):
+        """Patch indices of each block, (blocks, patches of a block)."""
+        import torch
+
+        side = self.block
+        grid = torch.arange(frames * self.patches).reshape(frames, ROWS, side, COLUMNS, side)
+        return grid.transpose(2, 3).reshape(-1, side * side)
+
+    def selection(self, backwards: bool = False):
+        """Patch indices of the blocks of SELECTION, (N,)."""
+        every = self.blocks(self.frames)
+        chosen = [number for number in SELECTION[:: -1 if backwards else 1] if number < len(every)]
+        return every[chosen].flatten()
 
     def for_head(self, inputs):
         """A video classifier refuses images: it takes them as clips of one frame."""
-        if (
-            type(self.model).__name__ != PACKAGE.models["AutoModelForVideoClassification"]
-            or inputs["pixel_values"].dim() == 5
-        ):
+        is_video = type(self.model).__name__ == PACKAGE.models["AutoModelForVideoClassification"]
+        if not is_video or inputs["pixel_values"].dim() == 5:
             return inputs
         return {**inputs, "pixel_values": inputs["pixel_values"].unsqueeze(2)}
 
     def image(self) -> str:
-        import torch
-
         inputs = {"pixel_values": self.pixels(1)}
         outputs = self.run(**inputs)
         self.record("image", inputs, outputs)
-        self.check_sizes(outputs, 1, PATCHES)
-        every = self.expect_equal(
-            self.run(**inputs, visible_indices=torch.arange(PATCHES)[None]), outputs, "all indices named"
-        )
-        frame = self.expect_equal(
-            self.run(pixel_values=inputs["pixel_values"].unsqueeze(2)), outputs, "the image as a one-frame video"
-        )
+        self.check_sizes(outputs, 1, self.patches)
+        every = self.check_named(inputs["pixel_values"], outputs)
+        as_video = self.run(pixel_values=inputs["pixel_values"].unsqueeze(2))
+        frame = self.expect_equal(as_video, outputs, "the image as a one-frame video")
         return f"{self.describe(outputs)}; all indices named: {every:.1e}, as a one-frame video: {frame:.1e}"
 
     def video(self) -> str:
-        import torch
-
         inputs = {"pixel_values": self.pixels(1, FRAMES)}
         outputs = self.run(**inputs)
         self.record("video", inputs, outputs)
-        self.check_sizes(outputs, 1, FRAMES * PATCHES)
-        every = self.expect_equal(
-            self.run(**inputs, visible_indices=torch.arange(FRAMES * PATCHES)[None]), outputs, "all indices named"
-        )
+        self.check_sizes(outputs, 1, FRAMES * self.patches)
+        if self.frames < FRAMES:
+            return f"{self.describe(outputs)}; in windows of {self.frames}"
+        every = self.check_named(inputs["pixel_values"], outputs)
         return f"{self.describe(outputs)}; all indices named: {every:.1e}"
 
-    def sparse(self) -> str:
-        import torch
+    def check_named(self, pixels, outputs, backwards: bool = False) -> float:
+        """All patches named, block by block: the same as none named, in that order."""
+        blocks = self.blocks(1 if pixels.dim() == 4 else pixels.shape[2])
+        numbers = blocks[:, 0].argsort().flip(0) if backwards else slice(None)
+        named = blocks[numbers].flatten()
+        found = self.run(pixel_values=pixels, visible_indices=named[None])
+        expected = reordered(outputs, named, numbers)
+        return self.expect_equal(found, expected, f"all indices named{' backwards' * backwards}")
 
-        video, selection = self.pixels(1, FRAMES), torch.tensor([SELECTION])
+    def sparse(self) -> str:
+        video, selection = self.pixels(1, self.frames), self.selection()[None]
         inputs = {"pixel_values": video, "visible_indices": selection}
         outputs = self.run(**inputs)
         self.record("sparse", inputs, outputs)
-        self.check_sizes(outputs, 1, len(SELECTION))
-        placed = self.expect_equal(
-            self.run(**inputs, patch_positions=positions_of(selection)), outputs, "positions spelled out"
-        )
-        order = torch.arange(FRAMES * PATCHES).flip(0)
-        turned = self.expect_equal(
-            self.run(pixel_values=video, visible_indices=order[None]),
-            reordered(self.run(pixel_values=video), order),
-            "all patches, reversed",
-        )
-        kept = self.check_residual(video)
-        return (
-            f"{self.describe(outputs)}; positions spelled out: {placed:.1e}, order reversed: {turned:.1e}, "
-            f"residual: {kept:.1e}"
-        )
+        self.check_sizes(outputs, 1, selection.shape[1])
+        again = self.run(**inputs, patch_positions=self.positions_of(selection))
+        placed = self.expect_equal(again, outputs, "positions spelled out")
+        turned = self.check_named(video, self.run(pixel_values=video), backwards=True)
+        done = f"{self.describe(outputs)}; positions spelled out: {placed:.1e}, order reversed: {turned:.1e}"
+        # The patches that a residual keeps are not whole blocks: a merger takes none.
+        return done if self.block > 1 else f"{done}, residual: {self.check_residual(video):.1e}"
 
     def check_residual(self, video) -> float:
         """A residual signal selects its strongest patches: the same as naming them, in ascending order."""
-        keep = min(self.config.max_visible_patches, FRAMES * PATCHES)
+        keep = min(self.config.max_visible_patches, self.frames * self.patches)
         residual = self.random(1, 1, *video.shape[2:], seed=7)
         side = self.config.patch_size
-        scores = residual.abs().reshape(FRAMES, ROWS, side, COLUMNS, side).sum((2, 4)).flatten()
+        scores = residual.abs().reshape(self.frames, ROWS, side, COLUMNS, side).sum((2, 4)).flatten()
         named = scores.topk(keep).indices.sort().values
         found = self.run(pixel_values=video, visible_indices=residual)
-        return self.expect_equal(
-            found, self.run(pixel_values=video, visible_indices=named[None]), "patches chosen by a residual"
-        )
+        expected = self.run(pixel_values=video, visible_indices=named[None])
+        return self.expect_equal(found, expected, "patches chosen by a residual")
 
     def batch(self) -> str:
         import torch
 
-        videos = self.pixels(3, FRAMES, seed=1)
-        images, picks = videos[:, :, 0], torch.tensor([SELECTION, SELECTION[::-1], range(7)])
+        videos = self.pixels(3, self.frames, seed=1)
+        forwards, backwards = self.selection(), self.selection(backwards=True)
+        images, picks = videos[:, :, 0], torch.stack((forwards, backwards, forwards.roll(self.block**2)))
         dense = self.run(pixel_values=images)
         sparse = self.run(pixel_values=videos, visible_indices=picks)
         self.expect_distinct(dense["last_hidden_state"], "batch")
         worst = 0.0
         for i in range(3):
             row = slice(i, i + 1)
-            worst = max(
-                worst,
-                self.expect_equal(
-                    self.rows(dense, row), self.run(pixel_values=images[row]), f"image {i} in a batch and alone"
-                ),
-            )
+            alone = self.run(pixel_values=images[row])
+            worst = max(worst, self.expect_equal(self.rows(dense, row), alone, f"image {i} in a batch and alone"))
             alone = self.run(pixel_values=videos[row], visible_indices=picks[row])
             worst = max(worst, self.expect_equal(self.rows(sparse, row), alone, f"selection {i} in a batch and alone"))
         return f"3 images and 3 selections equal themselves alone within {worst:.1e}"
@@ -188,28 +221,34 @@ class Forwards:
     def attention(self) -> str:
         import torch
 
-        video = self.pixels(2, FRAMES, seed=2)
-        picks = torch.tensor([SELECTION, SELECTION[::-1]])
-        return self.compare_backends(
-            {"video": {"pixel_values": video}, "sparse": {"pixel_values": video, "visible_indices": picks}}
-        )
+        selected = self.pixels(2, self.frames, seed=2)
+        picks = torch.stack((self.selection(), self.selection(backwards=True)))
+        cases = {"sparse": {"pixel_values": selected, "visible_indices": picks}}
+        return self.compare_backends({"video": {"pixel_values": self.pixels(2, FRAMES, seed=2)}, **cases})
 
     def describe(self, outputs) -> str:
         self.expect("pooler_output" in outputs, self.config.use_head, "pooler_output present")
+        self.expect("merged_states" in outputs, self.config.out_hidden_size is not None, "merged_states present")
         tokens, width = outputs["last_hidden_state"].shape[1:]
-        return f"{tokens} tokens of width {width}, all finite"
+        merged = outputs.get("merged_states")
+        joined = "" if merged is None else f", merged into {merged.shape[1]} of width {merged.shape[2]}"
+        return f"{tokens} tokens of width {width}{joined}, all finite"
+
+    def positions_of(self, indices):
+        """(t, row, column) of patch indices, (B, N) -> (B, N, 3)."""
+        import torch
+
+        columns = COLUMNS * self.block
+        places = (indices // self.patches, indices % self.patches // columns, indices % columns)
+        return torch.stack(places, dim=-1)
 
 
-def positions_of(indices):
-    """(t, row, column) of patch indices, (B, N) -> (B, N, 3)."""
-    import torch
-
-    return torch.stack((indices // PATCHES, indices % PATCHES // COLUMNS, indices % COLUMNS), dim=-1)
-
-
-def reordered(outputs, order):
+def reordered(outputs, order, blocks):
     """The outputs as they are when the tokens come in another order: pooling does not see it."""
-    return {name: tensor if tensor.dim() == 2 else tensor[:, order] for name, tensor in outputs.items()}
+    orders = {"merged_states": blocks}
+    return {
+        name: tensor if tensor.dim() == 2 else tensor[:, orders.get(name, order)] for name, tensor in outputs.items()
+    }
 
 
 def try_processor(probe, processor) -> str:
@@ -228,14 +267,23 @@ def try_processor(probe, processor) -> str:
 
 
 def default_processor(config: Any) -> Dict[str, Any]:
-    """What the model was trained with, in the terms of transformers' CLIPImageProcessor."""
-    return {"size": config.image_size, "crop_size": config.image_size}
+    """What the model was trained with, in the terms of transformers' CLIPImageProcessor; for a merger whole blocks."""
+    block = 1 if config.out_hidden_size is None else config.patch_size * config.spatial_merge_size
+    side = max(block, config.image_size // block * block)
+    return {"size": side, "crop_size": side}
+
+
+def is_tower(config: Any) -> bool:
+    """Whether the model takes whole blocks or whole videos alone, as a language model's vision tower does."""
+    return config.out_hidden_size is not None or config.frame_windows_size > 0
 
 
 def parameters(config: Any) -> int:
     width, inner = config.hidden_size, config.intermediate_size
     head = 4 * width**2 + 2 * width * inner if config.use_head else 0
-    return blocks(config) + head + width * config.num_channels * config.patch_size**2
+    joined, out = width * config.spatial_merge_size**2, config.out_hidden_size
+    merger = 0 if out is None else joined**2 + joined * out
+    return blocks(config) + head + merger + width * config.num_channels * config.patch_size**2
 
 
 def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
@@ -247,7 +295,11 @@ def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
         if config.use_head
         else "print(output.pooler_output)  # None: this model has no pooling head"
     )
+    merges = config.out_hidden_size is not None
+    merged = "print(tuple(output.merged_states.shape))  # (blocks, width of the language model)"
     return {
+        "block": config.spatial_merge_size if merges else 1,
+        "merged_line": merged if merges else "print(output.merged_states)  # None: this folder has no merger",
         "pooled_line": pooled,
         "sparse_line": "print(output.last_hidden_state.shape)  # (1, visible patches, hidden size)",
     }
@@ -276,22 +328,45 @@ def pixels_of(*shape: int, visible: Optional[int] = None):
     return make
 
 
-def case(name: str, make_inputs) -> Case:
-    return Case(
-        name,
-        "llavavit",
-        "LlavaViTModel",
-        LARGE_WIDTHS,
-        make_inputs,
-        "tests/plain_llava_vit.py:PlainLlavaViT",
-        "pooler_output",
-    )
+def pack_of(*grids: Tuple[int, int, int]):
+    """A maker of a pack of whole samples, of these frames, rows and columns of patches."""
+
+    def make(generator):
+        import torch
+
+        axes = [torch.meshgrid(*map(torch.arange, grid), indexing="ij") for grid in grids]
+        positions = torch.cat([torch.stack(places, dim=-1).reshape(-1, 3) for places in axes])
+        patches = torch.randn(len(positions), 3 * 14 * 14, generator=generator)
+        return {"pixel_values": patches, "patch_positions": positions, "grid_thw": torch.tensor(grids)}
+
+    return make
+
+
+def squares(smallest: int, largest: int, count: int):
+    """Grids of `count` square images, their sides in patches spread evenly."""
+    sides = [smallest + (largest - smallest) * number // (count - 1) for number in range(count)]
+    return [(1, side, side) for side in sides]
+
+
+def case(name: str, make_inputs, reference: str = "PlainLlavaViT", output: str = "pooler_output", **settings) -> Case:
+    config = {**LARGE_WIDTHS, **settings}
+    return Case(name, "llavavit", "LlavaViTModel", config, make_inputs, f"tests/plain_llava_vit.py:{reference}", output)
+
+
+def headless(name: str, make_inputs, reference: str, **settings) -> Case:
+    return case(name, make_inputs, reference, "last_hidden_state", use_head=False, **settings)
 
 
 CASES = (
     case("image", pixels_of(448, 448)),
     case("video", pixels_of(16, 224, 224)),
     case("sparse", pixels_of(64, 224, 224, visible=2048)),
+    # 16 images of 112 x 112 to 672 x 672, against padding to the largest; PlainPackOneByOne is the other way without packs
+    headless("packed", pack_of(*squares(8, 48, 16)), "PlainPackPadded"),
+    # 64 images of 98 x 98 to 224 x 224
+    headless("packed-small", pack_of(*squares(7, 16, 64)), "PlainPackOneByOne"),
+    # 32 frames of 448 x 448; against PlainPackOneByOne the time ratio is that to the same frames without windows
+    headless("tower-windows", pack_of((32, 32, 32)), "PlainPackInWindows", frame_windows_size=4),
 )
 
 
@@ -309,6 +384,9 @@ PACKAGE = Package(
     },
     views={"AutoBackbone": "LlavaViTBackbone"},
     aliases=("onevision_encoder",),
+    inert_keys=("tokens_per_second",),
+    hosts={"llava_onevision2": Host("vision_config", {"use_head": False}, {"temporal_patch_size": 1})},
+    subject=lambda config: "tower" if is_tower(config) else None,
     inputs="pixels",
     layouts=LAYOUTS,
     sizes=sizes,

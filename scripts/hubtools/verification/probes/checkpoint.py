@@ -17,7 +17,7 @@ def compare(job: Mapping, reporter: Reporter) -> str:
         parts = mapping(job["package"], checkpoint, entries)
         differences, converted = Differences(), set()
         for name, part in parts.items():
-            found, expected = read_tensor(job["folder"], entries[name]), part.of(checkpoint.tensor(part.source))
+            found, expected = read_tensor(job["folder"], entries[name]), part.read(checkpoint)
             differences.add(name, found, expected)
             if found.dtype != expected.dtype:
                 converted.add(f"{str(expected.dtype)[6:]} to {str(found.dtype)[6:]}")

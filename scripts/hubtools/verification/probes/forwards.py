@@ -37,8 +37,8 @@ class Forwards:
         with torch.inference_mode():
             outputs = self.backbone(**inputs, output_hidden_states=True)
             found = {"last_hidden_state": outputs.last_hidden_state}
-            if outputs.pooler_output is not None:
-                found["pooler_output"] = outputs.pooler_output
+            optional = {name: outputs.get(name) for name in ("pooler_output", "merged_states")}
+            found.update({name: tensor for name, tensor in optional.items() if tensor is not None})
             found.update({f"hidden_states.{i}": state for i, state in enumerate(outputs.hidden_states)})
             if self.backbone is not self.model:
                 found["logits"] = self.model(**self.for_head(inputs)).logits
@@ -90,7 +90,8 @@ class Forwards:
             attentions = self.backbone(**inputs, output_attentions=True).attentions
         expect(len(attentions or ()), self.config.num_hidden_layers, "number of attentions")
         for layer, probabilities in enumerate(attentions):
-            off = float((probabilities.sum(-1) - 1).abs().max())
+            runs = [probabilities] if isinstance(probabilities, torch.Tensor) else probabilities
+            off = max(float((run.sum(-1) - 1).abs().max()) for run in runs)
             if not off <= 1e-4:
                 raise CheckFailed(f"attention probabilities of layer {layer} miss the sum 1 by {off:.3g}")
 
