@@ -9,8 +9,9 @@
     python scripts/assemble.py --checkpoint ./tower --to llava-onevision-2 --output visual.safetensors
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import dataclasses
 import sys
 import time

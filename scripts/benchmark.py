@@ -11,8 +11,9 @@ matrix products take at the machine's best speed for large ones. Peak memory is 
 during one forward, over the model at rest. The last line is one JSON document.
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import json
 import sys
 from pathlib import Path

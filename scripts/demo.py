@@ -4,8 +4,9 @@
 python scripts/demo.py [--output DIR] [--part photos|trained]
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import importlib
 import time
 from pathlib import Path

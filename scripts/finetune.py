@@ -11,8 +11,9 @@
 A run that was killed goes on from its last checkpoint when the same command is given again.
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import importlib
 import shlex
 import shutil

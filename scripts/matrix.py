@@ -10,8 +10,9 @@ A run that was stopped goes on where it was: results stand as long as the code a
 is kept in step with tests/contract/results.json, so that the two agree however a run ends.
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import contextlib
 import os
 import sys

@@ -8,8 +8,9 @@ show in the system's list of processes. It is sent to the Hub's own address only
 named by HF_ENDPOINT.
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import argparse
 import sys
 from pathlib import Path

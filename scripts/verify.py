@@ -11,8 +11,9 @@ layout that assemble.py reads. It gets the folder's weights (the checkpoint's, w
 and the same inputs. It may return a tensor, a tuple, a dictionary or a ModelOutput.
 """
 
-from hubtools import isolation  # first: see there
+from hubtools import isolation  # noqa: F401 (first: see there)
 
+# isort: split
 import json
 import re
 import sys
