@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from .errors import UserError
 
@@ -131,6 +131,38 @@ class Case:
 
 
 @dataclass(frozen=True)
+class VideoProcessor:
+    """A processor of video files that ships as code, beside transformers' CLIPImageProcessor.
+
+    Attributes:
+        modules: its code; the first holds the class.
+        class_name: of the processor.
+        defaults: (config, CLIP settings) -> its settings where nothing else is said.
+        try_processor: runs a folder's processor (probe, processor) and says what came of it.
+    """
+
+    modules: Tuple[str, ...]
+    class_name: str
+    defaults: Callable[[Any, Mapping[str, Any]], Dict[str, Any]]
+    try_processor: Callable[[Any, Any], str]
+
+    @property
+    def target(self) -> str:
+        """What an `auto_map` says for it."""
+        return f"{self.modules[0]}.{self.class_name}"
+
+    @property
+    def auto_map(self) -> Dict[str, str]:
+        """The entries of video_preprocessor_config.json."""
+        return {"AutoProcessor": self.target, "AutoVideoProcessor": self.target}
+
+    @property
+    def image_auto_map(self) -> Dict[str, str]:
+        """The entry of preprocessor_config.json, where `AutoProcessor` looks; what images go through stays CLIP's."""
+        return {"AutoProcessor": self.target}
+
+
+@dataclass(frozen=True)
 class Package:
     """All that the tools know of one model.
 
@@ -141,6 +173,7 @@ class Package:
         config_class, configuration, modeling: the class, and the modules that hold it and the models.
         models: Auto class -> the class that serves it.
         processors: Auto class -> (module, class), where a processor ships as code.
+        video_processor: the processor of video files, where the model has one.
         aliases: foreign model types whose weights and configuration the model takes as they are.
         inert_keys: of foreign configurations, which take no part in the computation.
         layouts: the layouts in which users hold the weights; "hub" is the model's own.
@@ -175,6 +208,7 @@ class Package:
     lora_targets: str = ""
     cases: Tuple[Case, ...] = ()
     processors: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
+    video_processor: Optional[VideoProcessor] = None
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
 
@@ -197,6 +231,16 @@ class Package:
             module, cls = self.processors[processor]
             entries[processor] = f"{module}.{cls}"
         return entries
+
+    def targets(self) -> Dict[str, str]:
+        """Every entry that an `auto_map` in a folder of this package may have, and where it leads."""
+        processors = {auto: f"{module}.{cls}" for auto, (module, cls) in self.processors.items()}
+        return {**self.auto_map(), **processors, **(self.video_processor.auto_map if self.video_processor else {})}
+
+    def modules(self, processors: Collection[str]) -> List[str]:
+        """The code that a folder with these processors (Auto classes) holds; that of video files is in each."""
+        own = [module for auto, (module, _) in self.processors.items() if auto in processors]
+        return [self.configuration, self.modeling, *own, *(self.video_processor.modules if self.video_processor else ())]
 
     def load(self) -> ModuleType:
         """Imports the package of this repository, never another installed one."""
