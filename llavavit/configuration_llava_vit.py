@@ -139,9 +139,11 @@ class LlavaViTConfig(PretrainedConfig):
 
         transformers' own would hand the frames to the image processor, and the model would see as many images. Made afresh
         for each reader, since `pipeline` writes classes into what it gets, which config.json could not hold. Empty unless
-        this code was loaded from a model's folder: only then did the user trust the code there.
+        this code was loaded from a model's folder, since only then did the user trust the code there, and unless the
+        folder's model classifies video: `pipeline(model=...)` without a task takes the only one that stands here.
         """
-        if not type(self).__module__.startswith("transformers_modules"):
+        from_folder = type(self).__module__.startswith("transformers_modules")
+        if not from_folder or not any("ForVideoClassification" in name for name in self.architectures or ()):
             return {}
         return {
             "video-classification": {

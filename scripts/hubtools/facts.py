@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from .errors import UserError
 
@@ -157,6 +157,38 @@ class Case:
 
 
 @dataclass(frozen=True)
+class VideoProcessor:
+    """A processor of video files that ships as code, beside transformers' CLIPImageProcessor.
+
+    Attributes:
+        modules: its code; the first holds the class.
+        class_name: of the processor.
+        defaults: (config, CLIP settings) -> its settings where nothing else is said.
+        try_processor: runs a folder's processor (probe, processor) and says what came of it.
+    """
+
+    modules: Tuple[str, ...]
+    class_name: str
+    defaults: Callable[[Any, Mapping[str, Any]], Dict[str, Any]]
+    try_processor: Callable[[Any, Any], str]
+
+    @property
+    def target(self) -> str:
+        """What an `auto_map` says for it."""
+        return f"{self.modules[0]}.{self.class_name}"
+
+    @property
+    def auto_map(self) -> Dict[str, str]:
+        """The entries of video_preprocessor_config.json."""
+        return {"AutoProcessor": self.target, "AutoVideoProcessor": self.target}
+
+    @property
+    def image_auto_map(self) -> Dict[str, str]:
+        """The entry of preprocessor_config.json, where `AutoProcessor` looks; what images go through stays CLIP's."""
+        return {"AutoProcessor": self.target}
+
+
+@dataclass(frozen=True)
 class Package:
     """All that the tools know of one model.
 
@@ -168,6 +200,7 @@ class Package:
         models: Auto class -> the class that serves it; a folder is one of these.
         views: Auto class -> a class that any folder of the package may be loaded as, and none is.
         processors: Auto class -> (module, class), where a processor ships as code.
+        video_processor: the processor of video files, where the model has one.
         aliases: foreign model types whose weights and configuration the model takes as they are.
         inert_keys: of foreign configurations, which take no part in the computation.
         hosts: the bigger models that the model is a part of, by model type.
@@ -205,6 +238,7 @@ class Package:
     cases: Tuple[Case, ...] = ()
     processors: Mapping[str, Tuple[str, str]] = field(default_factory=dict)
     views: Mapping[str, str] = field(default_factory=dict)
+    video_processor: Optional[VideoProcessor] = None
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
     hosts: Mapping[str, Host] = field(default_factory=dict)
@@ -229,6 +263,16 @@ class Package:
             module, cls = self.processors[processor]
             entries[processor] = f"{module}.{cls}"
         return entries
+
+    def targets(self) -> Dict[str, str]:
+        """Every entry that an `auto_map` in a folder of this package may have, and where it leads."""
+        processors = {auto: f"{module}.{cls}" for auto, (module, cls) in self.processors.items()}
+        return {**self.auto_map(), **processors, **(self.video_processor.auto_map if self.video_processor else {})}
+
+    def modules(self, processors: Collection[str]) -> List[str]:
+        """The code that a folder with these processors (Auto classes) holds; that of video files is in each."""
+        own = [module for auto, (module, _) in self.processors.items() if auto in processors]
+        return [self.configuration, self.modeling, *own, *(self.video_processor.modules if self.video_processor else ())]
 
     def load(self) -> ModuleType:
         """Imports the package of this repository, never another installed one."""

@@ -21,7 +21,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 WRITTEN = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|video_preprocessor_config)\.json|README\.md|example_usage\.py|__pycache__"
     r"|(pytorch_)?model(-\d{5}-of-\d{5})?\.(safetensors|bin)|(model\.safetensors|pytorch_model\.bin)\.index\.json|training_args\.bin"
-    r"|(configuration|modeling|image_processing|video_processing|feature_extraction|processing)_\w+\.py"
+    r"|(configuration|modeling|image_processing|video_(processing|reading|selection)|feature_extraction|processing)_\w+\.py"
 )
 NO_REPLACE = 1  # RENAME_NOREPLACE of Linux's renameat2
 AT_WORKING_DIRECTORY = -100

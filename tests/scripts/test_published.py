@@ -103,10 +103,16 @@ def test_a_folder_without_a_processor_gets_one_and_says_so(tmp_path, published):
     assert "brings no preprocessor_config.json; inputs will be prepared as llavavit models are trained" in result.err
 
 
-@pytest.mark.parametrize("name", ["video_preprocessor_config.json", "processor_config.json"])
-def test_files_of_other_processors_are_named(published, name):
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("video_preprocessor_config.json", "video_processor_type 'TheirVideoProcessor', which cannot be carried over"),
+        ("processor_config.json", "has no counterpart here"),
+    ],
+)
+def test_files_of_other_processors_are_named(published, name, said):
     write_json(published / name, {"video_processor_type": "TheirVideoProcessor"})
-    with pytest.raises(UserError, match=f"{name} has no counterpart here"):
+    with pytest.raises(UserError, match=f"{name} (has )?{said}"):
         recipe_from_folder(published)
 
 

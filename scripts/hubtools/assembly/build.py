@@ -17,7 +17,7 @@ from .checkpoint import Checkpoint, open_checkpoint
 from .layouts import from_hub_layout, stack, to_hub_layout
 from .misfit import misfit
 from .origin import Origin
-from .processors import CLIP_DEFAULTS, clip_settings, effective
+from .processors import PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, clip_processor, effective, video_processor
 from .recipes import RECIPES, Recipe, config_keys
 from .towers import parts_named
 from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights, write_weights_file
@@ -176,7 +176,9 @@ def write_hub_folder(
     folder.mkdir(parents=True)
     stored = dominant_dtype(sources)
     write_json(folder / "config.json", config_json(recipe, config, stored))
-    write_json(folder / "preprocessor_config.json", preprocessor_json(recipe, config))
+    write_json(folder / PROCESSOR_NAME, preprocessor_json(recipe, config))
+    if recipe.package.video_processor:
+        write_json(folder / VIDEO_PROCESSOR_NAME, video_processor(recipe, config))
     parameters = sum(source.bytes // source.dtype.itemsize for source in sources.values())
     (folder / "README.md").write_text(model_card(recipe, config, parameters, stored), encoding="utf-8")
     (folder / "example_usage.py").write_text(example_usage(recipe, config), encoding="utf-8")
@@ -194,10 +196,7 @@ def dominant_dtype(sources: Mapping[str, TensorSource]) -> str:
 
 def code_files(package: Package, processor: Optional[str]) -> "list[str]":
     """The package's files that go to the Hub; of the processors, only the one that ships with the model."""
-    modules = [package.configuration, package.modeling]
-    if processor is not None:
-        modules.append(package.processors[processor][0])
-    return [f"{module}.py" for module in modules]
+    return [f"{module}.py" for module in package.modules([processor])]
 
 
 def copy_code(package: Package, folder: Path, processor: Optional[str]) -> None:
@@ -226,8 +225,9 @@ def config_json(recipe: Recipe, config: Any, torch_dtype: str) -> Dict[str, Any]
 
 def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
     if recipe.processor_auto_class is None:
-        settings = {**CLIP_DEFAULTS, **recipe.package.default_processor(config), **recipe.processor}
-        return {"image_processor_type": "CLIPImageProcessor", **clip_settings(settings)}
+        video = recipe.package.video_processor
+        content = {"image_processor_type": "CLIPImageProcessor", **clip_processor(recipe, config)}
+        return {**content, "auto_map": video.image_auto_map} if video else content
     module, class_name = recipe.package.processors[recipe.processor_auto_class]
     content = {key: value for key, value in effective(recipe, recipe.processor).items() if not key.startswith("_")}
     content["auto_map"] = {recipe.processor_auto_class: f"{module}.{class_name}"}

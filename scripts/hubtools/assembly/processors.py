@@ -12,8 +12,9 @@ from ..foreign.files import read_json_object
 from .recipes import Recipe
 
 PROCESSOR_NAME = "preprocessor_config.json"
+VIDEO_PROCESSOR_NAME = "video_preprocessor_config.json"
 # A folder may have these beside it; what they say has no counterpart here.
-OTHER_NAMES = ("video_preprocessor_config.json", "processor_config.json")
+OTHER_NAMES = ("processor_config.json",)
 TYPE_KEYS = ("image_processor_type", "feature_extractor_type", "video_processor_type")
 BOOKKEEPING = {*TYPE_KEYS, "auto_map", "processor_class", "_valid_processor_keys", "_processor_class"}
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -37,7 +38,8 @@ def own_processor(folder: Path, package: Package) -> Dict[str, Any]:
     Raises:
         UserError: a processor that is not the package's, settings that it does not know, or files for other processors.
     """
-    others = [name for name in OTHER_NAMES if os.path.lexists(folder / name)]
+    unknown = OTHER_NAMES if package.video_processor else (VIDEO_PROCESSOR_NAME, *OTHER_NAMES)
+    others = [name for name in unknown if os.path.lexists(folder / name)]
     if others:
         raise UserError(
             f"{folder / others[0]} has no counterpart here and would be lost; move it away to go on without it"
@@ -59,7 +61,7 @@ def pixel_settings(folder: Path) -> Dict[str, Any]:
     Raises:
         UserError: not JSON, or a value of another type.
     """
-    path = next((folder / name for name in (PROCESSOR_NAME, OTHER_NAMES[1]) if os.path.lexists(folder / name)), None)
+    path = next((folder / name for name in (PROCESSOR_NAME, OTHER_NAMES[0]) if os.path.lexists(folder / name)), None)
     if path is None:
         return {}
     content = read_json_object(path)
@@ -71,12 +73,34 @@ def pixel_settings(folder: Path) -> Dict[str, Any]:
     return settings
 
 
+def own_video_processor(folder: Path, package: Package) -> Dict[str, Any]:
+    """The settings of the video processor in a folder, as a recipe's [video_processor]; {} where it brings none.
+
+    Raises:
+        UserError: a video processor that is not the package's, or settings that it does not know.
+    """
+    path = folder / VIDEO_PROCESSOR_NAME
+    if package.video_processor is None or not os.path.lexists(path):
+        return {}
+    content = read_json_object(path)
+    kind, own = content.get("video_processor_type"), package.video_processor.class_name
+    if kind != own:
+        raise UserError(f"{path} has video_processor_type {shown(kind)}, which cannot be carried over; accepted: {own}; {WAY_OUT}")
+    schema.check_video_file(content, package, str(path))
+    settings = {key: value for key, value in content.items() if key not in BOOKKEEPING}
+    unknown = sorted(set(settings) - set(schema.video_schema(package)["properties"]))
+    if unknown:
+        raise UserError(f"{path} sets {shown(unknown[0])}, which cannot be carried over; {WAY_OUT}")
+    return settings
+
+
 def _check_type(content: Mapping[str, Any], path: Path, package: Package) -> None:
     """The processor must be the package's own, or CLIP's where the package has none."""
     own = [class_name for _, class_name in package.processors.values()] or CLIP_TYPES
     stated = {key: content[key] for key in TYPE_KEYS if content.get(key) is not None}
     wrong = [f"{key} {shown(value)}" for key, value in stated.items() if value not in own]
-    if content.get("auto_map") and not package.processors:
+    own_entries = package.video_processor.image_auto_map if package.video_processor else None
+    if content.get("auto_map") not in (None, {}, own_entries) and not package.processors:
         wrong.append(f"auto_map {shown(content['auto_map'])}")
     if wrong:
         raise UserError(f"{path} has {wrong[0]}, which cannot be carried over; accepted: {', '.join(own)}; {WAY_OUT}")
@@ -103,6 +127,29 @@ def clip_settings(settings: Mapping[str, Any]) -> Dict[str, Any]:
     if isinstance(spelled.get("crop_size"), int):
         spelled["crop_size"] = {"height": spelled["crop_size"], "width": spelled["crop_size"]}
     return spelled
+
+
+def clip_processor(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    """All settings of the CLIPImageProcessor of a recipe."""
+    return clip_settings({**CLIP_DEFAULTS, **recipe.package.default_processor(config), **recipe.processor})
+
+
+def video_processor(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    """The content of video_preprocessor_config.json.
+
+    Raises:
+        UserError: settings that the processor refuses, or patches of another size than the model's.
+    """
+    made = recipe.package.video_processor
+    settings = {**made.defaults(config, clip_processor(recipe, config)), **recipe.video_processor}
+    if settings["patch_size"] != config.patch_size:
+        raise UserError(
+            f"recipe {recipe.name} [video_processor]: patch_size is {settings['patch_size']}, the model's is {config.patch_size}"
+        )
+    try:
+        return getattr(recipe.package.load(), made.class_name)(**settings).to_dict()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"recipe {recipe.name} [video_processor]: {error}") from error
 
 
 def effective(recipe: Recipe, settings: Mapping[str, Any]) -> Dict[str, Any]:

@@ -14,7 +14,15 @@ from ..foreign import schema
 from ..foreign.documents import read_front_matter
 from ..foreign.files import read_json_object
 from ..packages import PACKAGES, Package, host_of_type, package_of_type
-from .processors import PROCESSOR_NAME, effective, own_processor, pixel_settings
+from .processors import (
+    PROCESSOR_NAME,
+    VIDEO_PROCESSOR_NAME,
+    effective,
+    own_processor,
+    own_video_processor,
+    pixel_settings,
+    video_processor,
+)
 from .recipes import Recipe, config_keys, recipe_from
 
 LABELS = {"id2label", "label2id", "num_labels", "problem_type"}
@@ -47,6 +55,7 @@ def recipe_from_folder(folder: Path) -> Recipe:
                 content, package, folder / "config.json", labelled=architecture != package.models["AutoModel"]
             ),
             "processor": own_processor(folder, package),
+            "video_processor": own_video_processor(folder, package),
             "card": _card_of(folder),
         },
     )
@@ -94,14 +103,22 @@ def reconciled(recipe: Recipe, folder: Path) -> Recipe:
         )
     labels = {key: value for key, value in stated.config.items() if key in LABELS}
     merged = dataclasses.replace(
-        recipe, config={**labels, **recipe.config}, processor={**stated.processor, **recipe.processor}
+        recipe,
+        config={**labels, **recipe.config},
+        processor={**stated.processor, **recipe.processor},
+        video_processor={**stated.video_processor, **recipe.video_processor},
     )
-    ours, theirs = merged.build_config().to_dict(), stated.build_config().to_dict()
+    configs = merged.build_config(), stated.build_config()
+    ours, theirs = (config.to_dict() for config in configs)
     problems = [f"{key} is {theirs[key]!r} in config.json, {ours[key]!r} by recipe {recipe.name}"
                 for key in sorted(set(stated.config) - LABELS) if theirs.get(key) != ours.get(key)]  # fmt: skip
     ours, theirs = effective(merged, merged.processor), effective(stated, stated.processor)
     problems += [f"{key} is {theirs[key]!r} in {PROCESSOR_NAME}, {ours[key]!r} by recipe {recipe.name}"
                  for key in sorted(stated.processor) if theirs.get(key) != ours.get(key)]  # fmt: skip
+    if recipe.package.video_processor:
+        ours, theirs = (video_processor(source, config) for source, config in zip((merged, stated), configs))
+        problems += [f"{key} is {theirs[key]!r} in {VIDEO_PROCESSOR_NAME}, {ours[key]!r} by recipe {recipe.name}"
+                     for key in sorted(stated.video_processor) if theirs.get(key) != ours.get(key)]  # fmt: skip
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(

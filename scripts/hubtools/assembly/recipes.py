@@ -18,7 +18,7 @@ except ImportError:  # Python 3.10
     import tomli as tomllib
 
 RECIPES = ROOT / "hub_repos"
-KEYS = ("package", "architecture", "checkpoint", "config", "processor", "card")
+KEYS = ("package", "architecture", "checkpoint", "config", "processor", "video_processor", "card")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Recipe:
     architecture: str
     config: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
+    video_processor: Mapping[str, Any] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Optional[str] = None
     allow_large: bool = False
@@ -118,7 +119,7 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
     if absent:
         raise UserError(f"{where}: {' and '.join(absent)} must be given as text; packages: {', '.join(PACKAGES)}")
     tables: Dict[str, Mapping[str, Any]] = {}
-    for key in ("config", "processor", "card"):
+    for key in ("config", "processor", "video_processor", "card"):
         tables[key] = content.get(key, {})
         if not isinstance(tables[key], Mapping):
             raise UserError(f"{where}: [{key}] must be a table, got {shown(tables[key])}")
@@ -133,6 +134,7 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
         raise UserError(f"{where}: checkpoint must be text, got {shown(recipe.checkpoint)}")
     check_keys(f"{where} [config]", recipe.config, config_keys(recipe.package))
     check_keys(f"{where} [processor]", recipe.processor, processor_keys(recipe))
+    check_keys(f"{where} [video_processor]", recipe.video_processor, schema.video_schema(recipe.package)["properties"])
     check_keys(f"{where} [card]", recipe.card, schema.CARD["properties"])
     check_values(recipe, where)
     return recipe
@@ -146,5 +148,6 @@ def check_values(recipe: Recipe, where: str) -> None:
     """
     schema.check(recipe.config, schema.config_schema(recipe.package), f"{where} [config]")
     schema.check(recipe.processor, schema.processor_schema(recipe.package, recipe.processor_auto_class), f"{where} [processor]")
+    schema.check(recipe.video_processor, schema.video_schema(recipe.package), f"{where} [video_processor]")
     schema.check(recipe.card, schema.CARD, f"{where} [card]")
     schema.check_labels(recipe.config, f"{where} [config]")

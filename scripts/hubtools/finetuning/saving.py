@@ -38,7 +38,7 @@ def write_finetuned_folder(folder: Path, source: Path, recipe: Recipe, outcome: 
     sources = {name: TensorSource(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor) for name, tensor in state.items()}
     with byte_bar("writing", sum(source.bytes for source in sources.values())) as progress:
         write_hub_folder(folder, trained, outcome.model.config, sources, parse_size(DEFAULT_SHARD_SIZE), progress)
-    if not data.processor_settings:
+    if not data.processor_settings and not recipe.package.video_processor:
         shutil.copyfile(source / "preprocessor_config.json", folder / "preprocessor_config.json")
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(training_section(data, outcome, settings, command))

@@ -178,6 +178,24 @@ def processor_schema(package: Package, auto_class: Optional[str]) -> Schema:
     return table({name: either(entry, NULL) if isinstance(arguments[name], str) else entry for name, entry in fields.items()})
 
 
+VIDEO_SPECIAL = {
+    "num_frames": integer(1, MAX_LARGE),
+    "size": PICTURE_SIZE,
+    "selection": either(WORD, NULL),
+    "image_mean": listed(NUMBER, 3, least=3),
+    "image_std": listed(NUMBER, 3, least=3),
+}
+
+
+def video_schema(package: Package) -> Schema:
+    """What a recipe may say under [video_processor]."""
+    if package.video_processor is None:
+        return table({})
+    made = package.video_processor
+    arguments = arguments_of(package.folder / f"{made.modules[0]}.py", made.class_name)
+    return table({name: VIDEO_SPECIAL.get(name) or field(name, default) for name, default in arguments.items() if name != "image_settings"})
+
+
 # --- cards ------------------------------------------------------------------------------------------------------------
 
 REPO = text(r"\A[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)?\Z", "the name of a repository", 200)
@@ -312,6 +330,16 @@ def check_processor_file(content: Mapping[str, Any], package: Package, where: st
     fields = {name: either(entry, NULL) for name, entry in schema["properties"].items()}
     kinds = {name: either(WORD, NULL) for name in ("image_processor_type", "feature_extractor_type", "processor_class")}
     check(content, {**schema, "properties": {**fields, **kinds, "auto_map": GENERIC["auto_map"]}, "additionalProperties": True}, where)
+
+
+def check_video_file(content: Mapping[str, Any], package: Package, where: str) -> None:
+    """The values of a video_preprocessor_config.json.
+
+    Raises:
+        UserError: names the first field that is wrong.
+    """
+    fields = {**video_schema(package)["properties"], "video_processor_type": WORD, "auto_map": GENERIC["auto_map"]}
+    check(content, {**table(fields), "additionalProperties": True}, where)
 
 
 def check_labels(content: Mapping[str, Any], where: str) -> None:

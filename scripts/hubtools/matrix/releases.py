@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..staging import replace_text
 
 FLOOR = (4, 46)
-LINKED = ("torch", "numpy", "pillow", "pytest", "psutil")  # with everything that these require
+LINKED = ("torch", "numpy", "pillow", "pytest", "psutil", "av")  # with everything that these require; of them, what is installed
 EXTRA = ("accelerate",)  # device_map and low_cpu_mem_usage need it on every release
 MARKER = "release.json"
 

@@ -1,9 +1,9 @@
 """LLaVA-ViT."""
 
 import math
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ..facts import Case, Host, Layout, Package, Shapes, blocks, rules, same
+from ..facts import Case, Host, Layout, Package, Shapes, VideoProcessor, blocks, rules, same
 
 ROTARY_BUFFERS = (r"(^|\.)(video_rope|rotary_emb|rope)\.", r"(^|\.)inv_freq\w*$")
 LAYER = "encoder.layers.{i}."
@@ -93,6 +93,8 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
         "use_head": "head.probe" in shapes,
     }
 
+
+SIDE = 224  # pixels of a clip's frames, where the pictures are no smaller
 
 # Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
 ROWS, COLUMNS, FRAMES = 2, 3, 3
@@ -278,6 +280,39 @@ def is_tower(config: Any) -> bool:
     return config.out_hidden_size is not None or config.frame_windows_size > 0
 
 
+def try_video_processor(probe, processor) -> str:
+    """Runs a folder's video processor on frames; by their difference, which needs no decoder."""
+    import torch
+
+    frames = torch.arange(3 * 40 * 50 * 3).reshape(3, 40, 50, 3) ** 2 % 251
+    inputs = processor(videos=frames.to(torch.uint8), return_tensors="pt", selection="difference")
+    pixels, visible = inputs["pixel_values"], inputs["visible_indices"]
+    patch = probe.model_config()["patch_size"]
+    if processor.patch_size != patch:
+        probe.fail(f"the video processor has patch_size {processor.patch_size}, the model {patch}")
+    if not torch.isfinite(pixels).all():
+        probe.fail("the video processor makes pixel_values with NaN or infinity")
+    return f"3 frames become {visible.shape[1]} patches of pixel_values of shape {tuple(pixels.shape)}"
+
+
+def video_defaults(config: Any, images: Mapping[str, Any]) -> Dict[str, Any]:
+    """The video processor's settings by the model's sizes and by what `images` says of pictures."""
+    patch = config.patch_size
+    stated = images["crop_size"] if images.get("do_center_crop", True) else images["size"]
+    side = min(SIDE, *(stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else [stated]))
+    return {
+        "size": max(patch, side // patch * patch),
+        "patch_size": patch,
+        "max_visible_patches": config.max_visible_patches,
+        "image_mean": three(images["image_mean"]),
+        "image_std": three(images["image_std"]),
+    }
+
+
+def three(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value] * 3
+
+
 def parameters(config: Any) -> int:
     width, inner = config.hidden_size, config.intermediate_size
     head = 4 * width**2 + 2 * width * inner if config.use_head else 0
@@ -394,6 +429,12 @@ PACKAGE = Package(
     forwards=Forwards,
     default_processor=default_processor,
     try_processor=try_processor,
+    video_processor=VideoProcessor(
+        modules=("video_processing_llava_vit", "video_reading_llava_vit", "video_selection_llava_vit"),
+        class_name="LlavaViTVideoProcessor",
+        defaults=video_defaults,
+        try_processor=try_video_processor,
+    ),
     card_values=card_values,
     lora_targets=r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])",
     cases=CASES,

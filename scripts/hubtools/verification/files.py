@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple
 
 from ..errors import UserError, plain, shown
 from ..foreign.files import open_regular, read_bounded, read_json_object
-from ..foreign.schema import check_config_file, check_processor_file
+from ..foreign.schema import check_config_file, check_processor_file, check_video_file
 from ..foreign.sizes import described_by
 from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
@@ -16,6 +16,7 @@ from .weight_files import DTYPES, Tensor
 
 CONFIG_NAME = "config.json"
 PROCESSOR_NAME = "preprocessor_config.json"
+VIDEO_PROCESSOR_NAME = "video_preprocessor_config.json"
 EXAMPLE_NAME = "example_usage.py"
 EXAMPLES = Path(__file__).resolve().parents[1] / "assembly" / "templates"
 IGNORED_FOLDERS = (".git", ".cache")  # kept by git and by hub downloads; neither is uploaded
@@ -53,7 +54,7 @@ def _read_json(path: Path) -> dict:
 
 
 def check_values(folder: Path, config: dict, package: Package) -> None:
-    """Every value of config.json and preprocessor_config.json is of a type, and within bounds, from which they can be built.
+    """Every value of config.json and of the processors' files is of a type, and within bounds, from which they can be built.
 
     Raises:
         CheckFailed: names the first that is not.
@@ -62,6 +63,8 @@ def check_values(folder: Path, config: dict, package: Package) -> None:
         check_config_file(config, package, CONFIG_NAME)
         if os.path.lexists(folder / PROCESSOR_NAME):
             check_processor_file(_read_json(folder / PROCESSOR_NAME), package, PROCESSOR_NAME)
+        if package.video_processor and os.path.lexists(folder / VIDEO_PROCESSOR_NAME):
+            check_video_file(_read_json(folder / VIDEO_PROCESSOR_NAME), package, VIDEO_PROCESSOR_NAME)
     except UserError as error:
         raise CheckFailed(str(error)) from error
 
@@ -105,6 +108,8 @@ def check_files(folder: Path, package: Optional[Package]) -> str:
             problems.append(problem)
     if not (folder / PROCESSOR_NAME).is_file():
         problems.append(f"{PROCESSOR_NAME} is missing, so no processor can be loaded")
+    if package and package.video_processor and not (folder / VIDEO_PROCESSOR_NAME).is_file():
+        problems.append(f"{VIDEO_PROCESSOR_NAME} is missing, so no processor of video files can be loaded")
     return fail_if(problems, f"{count} files, weights as safetensors, no code beside the package's")
 
 
@@ -135,8 +140,7 @@ def _problem_of(path: Path, name: str, known: set) -> Optional[str]:
 
 def code_files(package: Package) -> Dict[str, Path]:
     """The code files that a folder of this package may hold, and the package's own copy of each."""
-    modules = [package.configuration, package.modeling, *(module for module, _ in package.processors.values())]
-    return {f"{module}.py": package.folder / f"{module}.py" for module in modules}
+    return {f"{module}.py": package.folder / f"{module}.py" for module in package.modules(package.processors)}
 
 
 def check_sizes(config: dict, package: Package, tensors: Dict[str, Tensor]) -> None:
@@ -159,10 +163,27 @@ def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str
     problems += _auto_map_problems(CONFIG_NAME, config.get("auto_map"), package.auto_map(), package)
     if (folder / PROCESSOR_NAME).is_file():
         processor = _read_json(folder / PROCESSOR_NAME)
-        if "auto_map" in processor:
+        if "auto_map" in processor and not package.video_processor:
             problems += _auto_map_problems(PROCESSOR_NAME, processor["auto_map"], {}, package)
+    if package.video_processor:
+        problems += _video_problems(folder, config, package)
     architecture = architecture_of(config, package)
     return fail_if(problems, f"{architecture}, {config.get('torch_dtype')}, auto_map names {', '.join(config.get('auto_map') or ())}")
+
+
+def _video_problems(folder: Path, config: dict, package: Package) -> List[str]:
+    """What keeps `AutoProcessor` and `AutoVideoProcessor` from the package's video processor, and the processor from the model."""
+    problems, expected = [], {PROCESSOR_NAME: package.video_processor.image_auto_map, VIDEO_PROCESSOR_NAME: package.video_processor.auto_map}
+    for name in expected:
+        if (folder / name).is_file():
+            problems += _auto_map_problems(name, _read_json(folder / name).get("auto_map"), expected[name], package)
+    if not (folder / VIDEO_PROCESSOR_NAME).is_file():
+        return problems
+    stated = _read_json(folder / VIDEO_PROCESSOR_NAME)
+    for key, wanted in (("video_processor_type", package.video_processor.class_name), ("patch_size", config.get("patch_size"))):
+        if wanted is not None and stated.get(key) != wanted:
+            problems.append(f"{VIDEO_PROCESSOR_NAME} has {key} {shown(stated.get(key))}, not {wanted}")
+    return problems
 
 
 def attention_keys(value: object, path: str = "") -> List[str]:
@@ -192,7 +213,7 @@ def _dtype_problems(config: dict, tensors: Dict[str, Tensor]) -> List[str]:
 def _auto_map_problems(file: str, auto_map: object, required: Dict[str, str], package: Package) -> List[str]:
     if not isinstance(auto_map, dict) or not auto_map:
         return [f"{file} has no auto_map, so no Auto class finds the code"]
-    known = {**package.auto_map(), **{auto: f"{module}.{cls}" for auto, (module, cls) in package.processors.items()}}
+    known = package.targets()
     problems = [f"the auto_map of {file} lacks {auto}" for auto in required if auto not in auto_map]
     for auto, target in auto_map.items():
         if auto not in known:
@@ -204,8 +225,7 @@ def _auto_map_problems(file: str, auto_map: object, required: Dict[str, str], pa
 
 def code_in_use(config: dict, package: Package) -> Set[str]:
     """The code files that the folder's auto_map leads to."""
-    modules = [module for auto, (module, _) in package.processors.items() if auto in (config.get("auto_map") or {})]
-    return {f"{module}.py" for module in [package.configuration, package.modeling, *modules]}
+    return {f"{module}.py" for module in package.modules(config.get("auto_map") or {})}
 
 
 def check_code(folder: Path, config: dict, package: Package) -> str:
@@ -238,7 +258,7 @@ def foreign_entries(folder: Path, package: Package) -> List[str]:
 
     They are looked for at every depth and in every file at the top, whether or not today's transformers reads them there.
     """
-    known = {**package.auto_map(), **{auto: f"{module}.{cls}" for auto, (module, cls) in package.processors.items()}}
+    known = package.targets()
     problems = []
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith(".index.json"):

@@ -62,6 +62,7 @@ class Probe:
         self.entries: Dict[str, Mapping] = {entry["name"]: entry for entry in job["tensors"]}
         self.model = None
         self.processor = None
+        self.video_processor = None
         self._forwards = None
         self.recorded: Dict[str, torch.Tensor] = {}
 
@@ -139,7 +140,20 @@ class Probe:
 
     def load_processor(self) -> str:
         self.processor = self.processor_from(self.folder)
-        return f"{type(self.processor).__name__}: {self.facts.try_processor(self, self.processor)}"
+        tried = f"{type(self.processor).__name__}: {self.facts.try_processor(self, self.processor)}"
+        if self.facts.video_processor is None:
+            return tried
+        self.video_processor = self.video_processor_from(self.folder)
+        made = self.facts.video_processor.try_processor(self, self.video_processor)
+        return f"{tried}; {type(self.video_processor).__name__}: {made}"
+
+    def video_processor_from(self, folder: str):
+        import transformers
+
+        processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        expect(type(processor).__name__, self.facts.video_processor.class_name, "what AutoProcessor gives")
+        self.check_origin(type(processor))
+        return processor
 
     def processor_from(self, folder: str):
         import transformers
@@ -261,6 +275,8 @@ class Probe:
         self.model.save_pretrained(saved, max_shard_size=SHARD_SIZE)
         if self.processor is not None:
             self.processor.save_pretrained(saved)
+        if self.video_processor is not None:
+            self.video_processor.save_pretrained(saved)
         names = sorted(os.listdir(saved))
         problems = [f"{name} was not saved" for name in self.job["code"] if name not in names]
         problems += [
@@ -290,6 +306,12 @@ class Probe:
                 _settings(self.processor_from(self.job["saved"])),
                 _settings(self.processor_from(self.folder)),
                 "processor after reloading",
+            )
+        if os.path.exists(os.path.join(self.job["saved"], "video_preprocessor_config.json")):
+            expect(
+                _settings(self.video_processor_from(self.job["saved"])),
+                _settings(self.video_processor_from(self.folder)),
+                "video processor after reloading",
             )
         recorded = torch.load(self.job["exchange"], weights_only=True) if os.path.exists(self.job["exchange"]) else {}
         worst = 0.0

@@ -1,0 +1,1 @@
+../../llavavit/video_processing_llava_vit.py

@@ -1,0 +1,1 @@
+../../llavavit/video_reading_llava_vit.py

@@ -1,0 +1,1 @@
+../../llavavit/video_selection_llava_vit.py
