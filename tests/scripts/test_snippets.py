@@ -20,6 +20,7 @@ from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
 from hubtools.demos.photos import save_training_checkpoint
 from hubtools.packages import ROOT
+from language_models import golden_config, host
 from local_hub import LocalHub
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
@@ -34,6 +35,7 @@ CARDS = [
     "byteformer-speech-commands-wav",
     "byteformer-speech-commands-mp3-k4-w32",
 ]
+TOWER = "tower"  # made from a language model's folder, without a recipe
 DEMOS = ["byteformer-digits", "llava-vit-moving-digits"]
 
 
@@ -68,11 +70,18 @@ def desk(tmp_path_factory):
     (desk / "word.mp3").write_bytes(b"ID3" + os.urandom(3000))  # the model reads bytes: any will do
     write_sound(desk / "word.wav")
     save_training_checkpoint(desk / "llava-vit-small.pth")
+    host(desk / "LLaVA-OneVision-2")
+    build_folder(desk / "your-name" / TOWER, tower_recipe(), None)
     for name in ("scripts", "tests", "hub_repos", "docs"):
         (desk / name).symlink_to(ROOT / name)
     for name in ("llavavit", "byteformer"):
         shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
     return desk
+
+
+def tower_recipe():
+    sizes = golden_config("tower_windows")
+    return dataclasses.replace(load_recipe("onevision-encoder-large-lang"), name=TOWER, config=sizes)
 
 
 def write_sound(path: Path) -> None:
@@ -152,7 +161,7 @@ def test_the_readme_is_short_and_leads_to_files_that_are_there():
     assert linked and all((ROOT / target).exists() for target in linked)
 
 
-@pytest.mark.parametrize("name", CARDS + DEMOS)
+@pytest.mark.parametrize("name", [*CARDS, *DEMOS, TOWER])
 def test_python_of_the_model_cards(desk, name):
     card = (desk / "your-name" / name / "README.md").read_text(encoding="utf-8")
     assert check_python(desk, card) > 0
