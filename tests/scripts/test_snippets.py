@@ -25,6 +25,7 @@ from local_hub import LocalHub
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from terminal import run_in_terminal
+from video_clips import moving_object, write_video
 
 DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md"]
 # One recipe for every template of a model card.
@@ -65,8 +66,7 @@ def desk(tmp_path_factory):
             build_folder(desk / "your-name" / name, smaller(name), None)
     Image.fromarray(load_sample_image("china.jpg")).save(desk / "photo.jpg")
     Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(desk / "digit.png")
-    frames = [Image.new("L", (64, 48), 30 * number) for number in range(6)]
-    frames[0].save(desk / "clip.gif", save_all=True, append_images=frames[1:])
+    write_video(desk / "clip.mp4", moving_object(0, frames=12, size=64).frames)
     (desk / "word.mp3").write_bytes(b"ID3" + os.urandom(3000))  # the model reads bytes: any will do
     write_sound(desk / "word.wav")
     save_training_checkpoint(desk / "llava-vit-small.pth")

@@ -13,11 +13,11 @@ from .recipes import Recipe
 TEMPLATES = Path(__file__).with_name("templates")
 LICENCE_NAMES = {"apache-2.0": "Apache-2.0", "apple-ascl": "the Apple sample code licence (`apple-ascl`)"}
 FREE_TEXT = ("summary", "license", "license_name", "license_link")
-# What the Hub is told that `pipeline()` does with a folder. Not video classification: that pipeline gives the model the
-# frames of a video as a batch of images.
+# What the Hub is told that `pipeline()` does with a folder.
 PIPELINE_TAGS = {
     "AutoModel": "image-feature-extraction",
     "AutoModelForImageClassification": "image-classification",
+    "AutoModelForVideoClassification": "video-classification",
     "AutoModelForAudioClassification": "audio-classification",
 }
 # Auto class -> what is shown of a model, by the names of the templates.
