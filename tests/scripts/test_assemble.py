@@ -224,7 +224,7 @@ REFUSED = {
     "a shard size of nothing": (plus("--max-shard-size", "0GB"), "size '0GB' is not understood"),
     "an unknown option": (plus("--dtypes", "float32"), "unrecognized arguments: --dtypes"),
     "an unknown target layout": (plus("--to", "timm"), "invalid choice: 'timm'"),
-    "CoreNet for the other model": (plus("--to", "corenet"), "llavavit has no layout 'corenet'"),
+    "a state dict in a file of another kind": (plus("--to", "corenet"), "ends in .safetensors, .pt, .pth, .bin, not model"),
     "a recipe and an experiment file": (plus("--corenet-config", "x.yaml"), "not both"),
     "no recipe and no config.json": (lambda f: ("--checkpoint", save_checkpoint(f / "small.pth")), "name a recipe"),
 }  # fmt: skip
@@ -240,6 +240,12 @@ def test_refused_in_one_line_and_nothing_written(tmp_path, case):
     assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
     assert re.search(reason, result.err), result.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_layout_of_the_other_model_is_refused(tmp_path, recipe):
+    output = tmp_path / "out.pt"
+    result = call(assemble.main, *good()(tmp_path), "--to", "corenet", "--output", output)
+    assert result.code == 2 and "llavavit has no layout 'corenet'" in result.err and not output.exists()
 
 
 def test_the_sizes_of_a_checkpoint_name_the_recipe_that_fits(tmp_path):
@@ -310,10 +316,11 @@ def test_overwrite_replaces_a_hub_folder_only_by_a_good_one(tmp_path):
 
 @pytest.mark.parametrize("toml, what", [(LLAVA_VIT_TOML, ()), (BYTEFORMER_TOML, ("--to", "corenet"))], ids=["folder", "state dict"])
 def test_no_room_for_the_weights(tmp_path, toml, what):
-    arguments = [str(argument) for argument in (write_recipe(tmp_path, toml), "--random-init", *what, "--output", tmp_path / "out" / "model")]
+    output = tmp_path / "out" / ("model.pt" if what else "model")
+    arguments = [str(argument) for argument in (write_recipe(tmp_path, toml), "--random-init", *what, "--output", output)]
     result = subprocess.run([sys.executable, SCRIPT, *arguments], preexec_fn=files_up_to(200_000), capture_output=True, text=True)
     assert result.returncode == 2 and result.stderr.count("\n") == 1
-    assert "File too large" in result.stderr and str(tmp_path / "out" / "model") in result.stderr
+    assert re.search("File too large|could not be written to its end", result.stderr) and str(output) in result.stderr
     assert not (tmp_path / "out").exists()
 
 
