@@ -125,7 +125,7 @@ def test_a_card_promises_the_pipelines_that_answer(tmp_path):
     """A video model's is the one that its folder brings: transformers' own would give the frames as a batch of images."""
     promised = {}
     for name, (toml, _) in MODELS.items():
-        long = toml.replace("max_position_embeddings = 400", "max_position_embeddings = 17000")
+        long = toml.replace("max_position_embeddings = 400", "max_position_embeddings = 34000")
         build_folder(tmp_path / name, load_recipe(str(write_recipe(tmp_path, long))), None)
         promised[name] = ModelCard.load(tmp_path / name / "README.md").data.pipeline_tag
     assert promised.pop("byteformer_audio of MP3 files") == "audio-classification"

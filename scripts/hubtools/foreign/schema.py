@@ -95,6 +95,8 @@ SPECIAL = {
     "window_shifts": either(listed(integer(0, MAX_LARGE), 1024), NULL),
     "downsample": either(listed(FLAG, 1024), NULL),
     "out_hidden_size": either(integer(1, SIZES["hidden_size"]), NULL),
+    "out_features": either(listed(WORD, 1025), NULL),
+    "out_indices": either(listed(integer(-1025, 1024), 1025), NULL),
     **LABELS,
 }
 # What transformers itself keeps in a config.json, where its type decides what is built or run.
