@@ -163,12 +163,22 @@ class ByteFormerConfig(PretrainedConfig):
         The models call it as well: `from_pretrained(folder, hidden_size=...)` sets attributes after construction.
         """
         for name in _POSITIVE_INTEGERS:
-            _check(_is_integer(getattr(self, name)) and getattr(self, name) > 0, name, "a positive integer", getattr(self, name))
+            _check(
+                _is_integer(getattr(self, name)) and getattr(self, name) > 0,
+                name,
+                "a positive integer",
+                getattr(self, name),
+            )
         for name in ("sinusoidal_pos_emb", "mask_padding"):
             _check(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
         for name, (accepts, accepted) in _NUMBERS.items():
             value = getattr(self, name)
-            _check(isinstance(value, (int, float)) and not isinstance(value, bool) and accepts(value), name, accepted, value)
+            _check(
+                isinstance(value, (int, float)) and not isinstance(value, bool) and accepts(value),
+                name,
+                accepted,
+                value,
+            )
         self._check_sizes()
         self._check_lists()
 
@@ -176,7 +186,9 @@ class ByteFormerConfig(PretrainedConfig):
         heads = f"a multiple of num_attention_heads ({self.num_attention_heads})"
         _check(self.hidden_size % self.num_attention_heads == 0, "hidden_size", heads, self.hidden_size)
         _check(self.vocab_size >= 2, "vocab_size", "2 or more (the last id is padding)", self.vocab_size)
-        _check(self.conv_kernel_size % 2 == 0, "conv_kernel_size", "even (its half is the stride)", self.conv_kernel_size)
+        _check(
+            self.conv_kernel_size % 2 == 0, "conv_kernel_size", "even (its half is the stride)", self.conv_kernel_size
+        )
         if self.sinusoidal_pos_emb:
             even = "even and 4 or more with sinusoidal_pos_emb"
             _check(self.hidden_size % 2 == 0 and self.hidden_size >= 4, "hidden_size", even, self.hidden_size)
@@ -196,7 +208,9 @@ class ByteFormerConfig(PretrainedConfig):
 
     def _default_shifts(self):
         windows = self.window_sizes
-        if not (isinstance(windows, list) and windows and all(map(_ENTRIES["window_sizes"], windows))):  # check_values says what is wrong
+        if not (
+            isinstance(windows, list) and windows and all(map(_ENTRIES["window_sizes"], windows))
+        ):  # check_values says what is wrong
             return list(DEFAULT_WINDOW_SHIFTS)
         return [shift % windows[layer % len(windows)] for layer, shift in enumerate(DEFAULT_WINDOW_SHIFTS)]
 

@@ -27,7 +27,6 @@ import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.utils import logging
 
-
 logger = logging.get_logger(__name__)
 
 PADDING_ID = 256  # one past the largest byte: the model's padding row
@@ -38,7 +37,9 @@ MAX_BATCH = 2**26  # bytes and padding of a batch in which there is more padding
 MAX_SOUND_FILE = 2**26  # bytes of a file that is decoded
 MAX_SAMPLING_RATE = 10_000_000
 MAX_RESAMPLING = 2**24  # (rate / g) * (other rate / g), g their common divisor: the size of a resampling filter's table
-OVERSHOOT = 8  # what float samples may reach: encoders overshoot 1 a little; integers that were cast to floats are far beyond
+OVERSHOOT = (
+    8  # what float samples may reach: encoders overshoot 1 a little; integers that were cast to floats are far beyond
+)
 
 FILE_ENCODINGS = ("WAV", "MP3")
 SAMPLE_DTYPES = ("uint8", "int16", "int32", "float32")
@@ -76,7 +77,9 @@ def to_mono(waveform, num_samples=None):
     if samples.ndim == 2 and samples.shape[0] not in (1, 2):
         samples = samples.T
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[0] not in (1, 2)):
-        raise ValueError(f"waveform has shape {np.shape(waveform)}; accepted: (samples,), or one or two channels as (channels, samples) or (samples, channels)")
+        raise ValueError(
+            f"waveform has shape {np.shape(waveform)}; accepted: (samples,), or one or two channels as (channels, samples) or (samples, channels)"
+        )
     if samples.size == 0:
         raise ValueError(f"waveform is empty: shape {np.shape(waveform)}; at least 1 sample is needed")
     samples = samples[..., :num_samples]
@@ -96,7 +99,9 @@ def float_samples(waveform):
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"cannot read a waveform: {' '.join(str(error).split())[:200]}") from error
     if not np.issubdtype(samples.dtype, np.floating):
-        raise ValueError(f"waveform has dtype {samples.dtype}; accepted: floats in [-1, 1] (divide int16 samples by 32768)")
+        raise ValueError(
+            f"waveform has dtype {samples.dtype}; accepted: floats in [-1, 1] (divide int16 samples by 32768)"
+        )
     return samples
 
 
@@ -114,7 +119,9 @@ def quantise(samples, sample_dtype):
         return samples.astype("<f4")
     peak = np.abs(samples).max()
     if peak > 1:
-        raise ValueError(f"waveform reaches {peak:.6g}; sample_dtype {sample_dtype!r} holds values in [-1, 1]: scale or clip it first")
+        raise ValueError(
+            f"waveform reaches {peak:.6g}; sample_dtype {sample_dtype!r} holds values in [-1, 1]: scale or clip it first"
+        )
     if sample_dtype == "uint8":
         return ((samples + np.float32(1)) * np.float32(255) / np.float32(2)).astype("u1")
     if sample_dtype == "int16":
@@ -130,14 +137,23 @@ def encode_wav(samples, sampling_rate):
     """
     width = samples.dtype.itemsize
     is_float = samples.dtype.kind == "f"
-    layout = (WAVE_FORMAT_IEEE_FLOAT if is_float else WAVE_FORMAT_PCM, 1, sampling_rate, sampling_rate * width, width, 8 * width)
+    layout = (
+        WAVE_FORMAT_IEEE_FLOAT if is_float else WAVE_FORMAT_PCM,
+        1,
+        sampling_rate,
+        sampling_rate * width,
+        width,
+        8 * width,
+    )
     chunks = [(b"fmt ", struct.pack("<HHIIHH", *layout) + (struct.pack("<H", 0) if is_float else b""))]
     if is_float:
         chunks.append((b"fact", struct.pack("<I", len(samples))))
     chunks.append((b"data", samples.tobytes()))
     body = b"WAVE"
     for name, content in chunks:
-        body += name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)  # chunks start on even bytes
+        body += (
+            name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+        )  # chunks start on even bytes
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -150,11 +166,15 @@ def read_chunks(content):
     view, chunks, position = memoryview(content), {}, 12
     (claimed,) = struct.unpack_from("<I", view, 4)
     if claimed > len(view):
-        raise ValueError(f"damaged WAV file: it claims {claimed:,} bytes and has {len(view):,}; write it anew with its true length")
+        raise ValueError(
+            f"damaged WAV file: it claims {claimed:,} bytes and has {len(view):,}; write it anew with its true length"
+        )
     while position + 8 <= min(8 + claimed, len(view)):
         name, size = struct.unpack_from("<4sI", view, position)
         if position + 8 < len(view) < position + 8 + size:
-            raise ValueError(f"damaged WAV file: chunk {name!r} claims {size:,} bytes and has {len(view) - position - 8:,}; write it anew with its true length")
+            raise ValueError(
+                f"damaged WAV file: chunk {name!r} claims {size:,} bytes and has {len(view) - position - 8:,}; write it anew with its true length"
+            )
         chunks.setdefault(name, view[position + 8 : position + 8 + size])
         position += 8 + size + size % 2
     return chunks
@@ -171,12 +191,16 @@ def decode_wav(content):
     chunks = read_chunks(content)
     layout, data = chunks.get(b"fmt ", b""), chunks.get(b"data", b"")
     if len(layout) < 16 or not len(data):
-        raise ValueError(f"damaged WAV file: {len(layout)} bytes of format and {len(data)} bytes of samples; at least 16 and 1 are needed")
+        raise ValueError(
+            f"damaged WAV file: {len(layout)} bytes of format and {len(data)} bytes of samples; at least 16 and 1 are needed"
+        )
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", layout)
     if kind == WAVE_FORMAT_EXTENSIBLE and len(layout) >= 26:
         kind = struct.unpack_from("<H", layout, 24)[0]
     if channels not in (1, 2) or not 1 <= rate <= MAX_SAMPLING_RATE:
-        raise ValueError(f"WAV file of {channels} channels at {rate} Hz; accepted: 1 or 2, at 1 to {MAX_SAMPLING_RATE:,} Hz")
+        raise ValueError(
+            f"WAV file of {channels} channels at {rate} Hz; accepted: 1 or 2, at 1 to {MAX_SAMPLING_RATE:,} Hz"
+        )
     samples = dequantise(data, kind, bits)
     if len(samples) < channels:
         raise ValueError(f"damaged WAV file: {len(samples)} samples for {channels} channels")
@@ -199,7 +223,9 @@ def dequantise(data, kind, bits):
     if kind == WAVE_FORMAT_IEEE_FLOAT and bits in (32, 64):
         with np.errstate(over="ignore", invalid="ignore"):  # `to_mono` refuses what is not finite
             return np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
-    raise ValueError(f"WAV file of format {kind} with {bits} bits; accepted: PCM (1) of 8, 16, 24 or 32 bits, float (3) of 32 or 64")
+    raise ValueError(
+        f"WAV file of format {kind} with {bits} bits; accepted: PCM (1) of 8, 16, 24 or 32 bits, float (3) of 32 or 64"
+    )
 
 
 def check_resampling(rate, wanted):
@@ -229,7 +255,9 @@ def as_byte_array(content, what):
         data = np.frombuffer(content, dtype=np.uint8)
     except (ValueError, BufferError) as error:  # numpy's words for 0 bytes, and for a memoryview with gaps
         size = memoryview(content).nbytes
-        raise ValueError(f"{what} is empty: 0 bytes; at least 1 is needed" if size == 0 else f"{what} cannot be read: {error}") from error
+        raise ValueError(
+            f"{what} is empty: 0 bytes; at least 1 is needed" if size == 0 else f"{what} cannot be read: {error}"
+        ) from error
     check_length(len(data), what)
     return data
 
@@ -244,7 +272,9 @@ def check_length(length, what):
 def read_file(path, most=MAX_BYTES):
     """(S,) uint8 of a whole file, of `most` bytes or fewer."""
     if not os.path.isfile(path):
-        raise ValueError(f"no such file: {shown(os.fspath(path))}; accepted: the path of a local file, or its content as bytes")
+        raise ValueError(
+            f"no such file: {shown(os.fspath(path))}; accepted: the path of a local file, or its content as bytes"
+        )
     try:
         with open(path, "rb") as file:
             content = file.read(most + 1)  # whatever the file's size is said to be
@@ -273,7 +303,9 @@ def pad_batch(rows, return_tensors=None):
     lengths = [len(row) for row in rows]
     padded = len(rows) * max(lengths)
     if padded > max(MAX_BATCH, 2 * sum(lengths)):
-        raise ValueError(f"{len(rows)} inputs of {min(lengths):,} to {max(lengths):,} bytes make a batch of {padded:,}, mostly padding; split it")
+        raise ValueError(
+            f"{len(rows)} inputs of {min(lengths):,} to {max(lengths):,} bytes make a batch of {padded:,}, mostly padding; split it"
+        )
     if min(lengths) < max(lengths):
         logger.warning_once(PADDING_WARNING)
     input_ids = np.full((len(rows), max(lengths)), PADDING_ID, dtype=np.int64)
@@ -298,7 +330,15 @@ def warn_of_padding(model, inputs):
 def tensor_to_array(tensor):
     """A dense tensor of any device as a numpy array; bfloat16, which numpy does not have, as float32."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-        kind = "a meta" if tensor.is_meta else "a nested" if tensor.is_nested else f"a {tensor.layout}" if tensor.layout != torch.strided else "a quantised"
+        kind = (
+            "a meta"
+            if tensor.is_meta
+            else "a nested"
+            if tensor.is_nested
+            else f"a {tensor.layout}"
+            if tensor.layout != torch.strided
+            else "a quantised"
+        )
         raise ValueError(f"got {kind} tensor; accepted: dense tensors that hold their values")
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -348,11 +388,15 @@ class ByteFormerFeatureExtractor(FeatureExtractionMixin):
     def __init__(self, sampling_rate=16000, file_encoding="WAV", sample_dtype="float32", num_samples=None, **kwargs):
         unknown = sorted(set(kwargs) - set(METADATA))
         if unknown:
-            raise ValueError(f"{type(self).__name__} does not know {', '.join(name[:40] for name in unknown[:3])}; known: {', '.join(ARGUMENTS)}")
+            raise ValueError(
+                f"{type(self).__name__} does not know {', '.join(name[:40] for name in unknown[:3])}; known: {', '.join(ARGUMENTS)}"
+            )
         super().__init__()
         check_positive("sampling_rate", sampling_rate, MAX_SAMPLING_RATE, " (Hz)")
         if file_encoding is not None and file_encoding not in FILE_ENCODINGS:
-            raise ValueError(f"unknown file_encoding {shown(file_encoding)}; accepted: None, {', '.join(FILE_ENCODINGS)}")
+            raise ValueError(
+                f"unknown file_encoding {shown(file_encoding)}; accepted: None, {', '.join(FILE_ENCODINGS)}"
+            )
         if sample_dtype not in SAMPLE_DTYPES:
             raise ValueError(f"unknown sample_dtype {shown(sample_dtype)}; accepted: {', '.join(SAMPLE_DTYPES)}")
         if num_samples is not None:
@@ -389,7 +433,9 @@ class ByteFormerFeatureExtractor(FeatureExtractionMixin):
                 file, or samples beyond [-1, 1] (far beyond, for `sample_dtype` "float32").
         """
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"the model reads audio at {self.sampling_rate} Hz, got sampling_rate={shown(sampling_rate)}; resample the waveform first")
+            raise ValueError(
+                f"the model reads audio at {self.sampling_rate} Hz, got sampling_rate={shown(sampling_rate)}; resample the waveform first"
+            )
         return pad_batch([self.source_bytes(audio) for audio in as_waveform_list(raw_speech)], return_tensors)
 
     def source_bytes(self, audio):
@@ -399,9 +445,13 @@ class ByteFormerFeatureExtractor(FeatureExtractionMixin):
         if isinstance(audio, (str, os.PathLike)):
             return read_file(audio)
         if not isinstance(audio, (np.ndarray, torch.Tensor, list, tuple)):
-            raise ValueError(f"cannot read a waveform from {type(audio).__name__}; accepted: array, tensor, list of numbers, bytes or a file's path")
+            raise ValueError(
+                f"cannot read a waveform from {type(audio).__name__}; accepted: array, tensor, list of numbers, bytes or a file's path"
+            )
         if self.file_encoding != "WAV":
-            raise ValueError(f"file_encoding is {self.file_encoding!r}: this model reads files as they are; give a file's path or its bytes, not a waveform")
+            raise ValueError(
+                f"file_encoding is {self.file_encoding!r}: this model reads files as they are; give a file's path or its bytes, not a waveform"
+            )
         samples = quantise(to_mono(audio, self.num_samples), self.sample_dtype)
         return as_byte_array(encode_wav(samples, self.sampling_rate), "waveform as WAV")
 
@@ -419,7 +469,9 @@ class ByteFormerFeatureExtractor(FeatureExtractionMixin):
         """
         channels, rate = decode_wav(sound_file(source))
         if rate != self.sampling_rate:
-            raise ValueError(f"the model reads audio at {self.sampling_rate} Hz, the file has {rate} Hz; resample it first")
+            raise ValueError(
+                f"the model reads audio at {self.sampling_rate} Hz, the file has {rate} Hz; resample it first"
+            )
         return channels
 
 
@@ -450,9 +502,13 @@ def audio_classification_pipeline():
         """
 
         def __init__(self, model, *args, feature_extractor=None, **kwargs):
-            if feature_extractor is None:  # older releases of pipeline() find only the extractors that the library ships
+            if (
+                feature_extractor is None
+            ):  # older releases of pipeline() find only the extractors that the library ships
                 revision = getattr(model.config, "_commit_hash", None) or "main"
-                feature_extractor = ByteFormerFeatureExtractor.from_pretrained(model.config.name_or_path, revision=revision)
+                feature_extractor = ByteFormerFeatureExtractor.from_pretrained(
+                    model.config.name_or_path, revision=revision
+                )
             super().__init__(model, *args, feature_extractor=feature_extractor, **kwargs)
 
         def check_model_type(self, supported_models):
@@ -470,7 +526,10 @@ def audio_classification_pipeline():
                     if rate == extractor.sampling_rate:
                         return extractor(channels, return_tensors="pt")
                     inputs = {"array": to_mono(channels), "sampling_rate": rate}
-            if isinstance(inputs, dict) and inputs.get("sampling_rate", extractor.sampling_rate) != extractor.sampling_rate:
+            if (
+                isinstance(inputs, dict)
+                and inputs.get("sampling_rate", extractor.sampling_rate) != extractor.sampling_rate
+            ):
                 check_resampling(inputs["sampling_rate"], extractor.sampling_rate)
             return super().preprocess(inputs)
 

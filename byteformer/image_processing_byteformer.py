@@ -30,10 +30,11 @@ from PIL import Image, ImageOps
 from transformers import BatchFeature, ImageProcessingMixin
 from transformers.utils import logging
 
-
 logger = logging.get_logger(__name__)
 
-FIXED_SEED = 2147483647  # every fixed permutation of the published recipes comes from this seed of torch's CPU generator
+FIXED_SEED = (
+    2147483647  # every fixed permutation of the published recipes comes from this seed of torch's CPU generator
+)
 PADDING_ID = 256  # one past the largest byte: the model's padding row
 
 # The released models read 0.15 MB; the bounds leave room for any model that can be computed, and keep memory below 1.5 GB.
@@ -155,7 +156,9 @@ def as_byte_array(content, what):
         data = np.frombuffer(content, dtype=np.uint8)
     except (ValueError, BufferError) as error:  # numpy's words for 0 bytes, and for a memoryview with gaps
         size = memoryview(content).nbytes
-        raise ValueError(f"{what} is empty: 0 bytes; at least 1 is needed" if size == 0 else f"{what} cannot be read: {error}") from error
+        raise ValueError(
+            f"{what} is empty: 0 bytes; at least 1 is needed" if size == 0 else f"{what} cannot be read: {error}"
+        ) from error
     check_length(len(data), what)
     return data
 
@@ -170,7 +173,9 @@ def check_length(length, what):
 def read_file(path, most=MAX_BYTES):
     """(S,) uint8 of a whole file, of `most` bytes or fewer."""
     if not os.path.isfile(path):
-        raise ValueError(f"no such file: {shown(os.fspath(path))}; accepted: the path of a local file, or its content as bytes")
+        raise ValueError(
+            f"no such file: {shown(os.fspath(path))}; accepted: the path of a local file, or its content as bytes"
+        )
     try:
         with open(path, "rb") as file:
             content = file.read(most + 1)  # whatever the file's size is said to be
@@ -199,7 +204,9 @@ def pad_batch(rows, return_tensors=None):
     lengths = [len(row) for row in rows]
     padded = len(rows) * max(lengths)
     if padded > max(MAX_BATCH, 2 * sum(lengths)):
-        raise ValueError(f"{len(rows)} inputs of {min(lengths):,} to {max(lengths):,} bytes make a batch of {padded:,}, mostly padding; split it")
+        raise ValueError(
+            f"{len(rows)} inputs of {min(lengths):,} to {max(lengths):,} bytes make a batch of {padded:,}, mostly padding; split it"
+        )
     if min(lengths) < max(lengths):
         logger.warning_once(PADDING_WARNING)
     input_ids = np.full((len(rows), max(lengths)), PADDING_ID, dtype=np.int64)
@@ -224,7 +231,15 @@ def warn_of_padding(model, inputs):
 def tensor_to_array(tensor):
     """A dense tensor of any device as a numpy array; bfloat16, which numpy does not have, as float32."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-        kind = "a meta" if tensor.is_meta else "a nested" if tensor.is_nested else f"a {tensor.layout}" if tensor.layout != torch.strided else "a quantised"
+        kind = (
+            "a meta"
+            if tensor.is_meta
+            else "a nested"
+            if tensor.is_nested
+            else f"a {tensor.layout}"
+            if tensor.layout != torch.strided
+            else "a quantised"
+        )
         raise ValueError(f"got {kind} tensor; accepted: dense tensors that hold their values")
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -258,7 +273,9 @@ def to_rgb(image, input_data_format=None):
 def check_picture(image):
     """Refuses a PIL image by what its header says, before its pixels are decoded."""
     if image.mode in WIDE_MODES:
-        raise ValueError(f"image of mode {image.mode!r} has more than 8 bits a channel; scale it to 0..255 and convert it to 'L' or 'RGB' first")
+        raise ValueError(
+            f"image of mode {image.mode!r} has more than 8 bits a channel; scale it to 0..255 and convert it to 'L' or 'RGB' first"
+        )
     if 0 in image.size:
         raise ValueError(f"image is empty: width x height {image.width}x{image.height}")
     check_pixels(image.width, image.height, "image")
@@ -275,7 +292,9 @@ def picture_errors(what):
     try:
         yield
     except PICTURE_ERRORS as error:
-        raise ValueError(f"{what} cannot be decoded: {' '.join(str(error).split())[:200] or type(error).__name__}") from error
+        raise ValueError(
+            f"{what} cannot be decoded: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        ) from error
 
 
 def open_picture(path):
@@ -299,7 +318,9 @@ def to_channels_last(image, input_data_format=None):
     if pixels.ndim == 2:
         pixels, input_data_format = pixels[..., None], "channels_last"
     if pixels.ndim != 3 or 0 in pixels.shape:
-        raise ValueError(f"image has shape {tuple(pixels.shape)}; accepted: (H, W), (H, W, C) or (C, H, W), none of them 0")
+        raise ValueError(
+            f"image has shape {tuple(pixels.shape)}; accepted: (H, W), (H, W, C) or (C, H, W), none of them 0"
+        )
     if input_data_format is None:
         fits = {"channels_first": pixels.shape[0] in (1, 3, 4), "channels_last": pixels.shape[-1] in (1, 3, 4)}
         preferred = ("channels_first", "channels_last") if is_tensor else ("channels_last", "channels_first")
@@ -307,9 +328,13 @@ def to_channels_last(image, input_data_format=None):
     if input_data_format == "channels_first":
         pixels = pixels.transpose(1, 2, 0)
     elif input_data_format != "channels_last":
-        raise ValueError(f"input_data_format must be None, 'channels_first' or 'channels_last', got {shown(input_data_format)}")
+        raise ValueError(
+            f"input_data_format must be None, 'channels_first' or 'channels_last', got {shown(input_data_format)}"
+        )
     if pixels.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"image of shape {tuple(np.shape(image))} has {pixels.shape[-1]} channels; accepted: 1, 3 or 4")
+        raise ValueError(
+            f"image of shape {tuple(np.shape(image))} has {pixels.shape[-1]} channels; accepted: 1, 3 or 4"
+        )
     check_pixels(pixels.shape[1], pixels.shape[0], "image")
     return to_uint8(pixels)
 
@@ -324,7 +349,9 @@ def to_uint8(pixels):
         raise ValueError(f"image has dtype {pixels.dtype}; accepted: integers in 0..255 or floats in [0, 1]")
     smallest, largest = pixels.min(), pixels.max()
     if not (smallest >= low and largest <= high):  # written so that NaN fails too
-        raise ValueError(f"image values of dtype {pixels.dtype} must lie in [{low}, {high}], got {smallest} to {largest}")
+        raise ValueError(
+            f"image values of dtype {pixels.dtype} must lie in [{low}, {high}], got {smallest} to {largest}"
+        )
     return pixels.astype(np.uint8) if scale == 1 else np.rint(pixels.astype(np.float64) * scale).astype(np.uint8)
 
 
@@ -339,7 +366,9 @@ def resize_image(image, size, resample=Image.Resampling.BICUBIC):
     else:
         target = (size["width"], size["height"])
     check_pixels(*target, f"image of {image.width} x {image.height}, resized,")
-    check_pixels(target[0], image.height, f"image of {image.width} x {image.height}, resized in its width,")  # Pillow's first step
+    check_pixels(
+        target[0], image.height, f"image of {image.width} x {image.height}, resized in its width,"
+    )  # Pillow's first step
     return image if image.size == target else image.resize(target, resample)
 
 
@@ -357,7 +386,9 @@ def crop_offset(have, want):
 def encode_image(image, file_encoding, quality):
     """(S,) uint8: the image as a file of that encoding, or its raw RGB pixels channels first (fCHW) or last (fHWC)."""
     if image.width * image.height > MAX_BYTES:
-        raise ValueError(f"image to encode has {image.width} x {image.height} pixels; accepted: at most {MAX_BYTES:,}; resize or crop it")
+        raise ValueError(
+            f"image to encode has {image.width} x {image.height} pixels; accepted: at most {MAX_BYTES:,}; resize or crop it"
+        )
     if file_encoding in RAW_ENCODINGS:
         pixels = np.asarray(image)  # (H, W, 3)
         return (pixels.transpose(2, 0, 1) if file_encoding == "fCHW" else pixels).reshape(-1)
@@ -407,7 +438,9 @@ def normalise_noise_range(value):
     if not well_formed or value[0] > value[1]:
         raise ValueError(f"noise_range must be None or two integers [low, high] with low <= high, got {shown(value)}")
     if max(map(abs, value)) > MAX_NOISE:
-        raise ValueError(f"noise_range must lie in [-{MAX_NOISE}, {MAX_NOISE}] (it is added modulo 256), got {shown(value)}")
+        raise ValueError(
+            f"noise_range must lie in [-{MAX_NOISE}, {MAX_NOISE}] (it is added modulo 256), got {shown(value)}"
+        )
     return [int(bound) for bound in value]
 
 
@@ -430,7 +463,9 @@ def normalise_size(name, value, accepts_shortest_edge):
     accepted = [{"height", "width"}] + [{"shortest_edge"}] * accepts_shortest_edge
     if not isinstance(value, dict) or set(value) not in accepted:
         shortest = "{'shortest_edge': n}, " if accepts_shortest_edge else ""
-        raise ValueError(f"{name} must be an integer, {shortest}{{'height': h, 'width': w}} or [h, w], got {shown(value)}")
+        raise ValueError(
+            f"{name} must be an integer, {shortest}{{'height': h, 'width': w}} or [h, w], got {shown(value)}"
+        )
     for key, length in value.items():
         check_positive(f"{name}[{key!r}]", length)
     sides = [*value.values(), *value.values()][:2]  # the shortest edge is at least the side of a square
@@ -462,7 +497,9 @@ METADATA = ("auto_map", "processor_class", "image_processor_type", "feature_extr
 def refuse_unknown(owner, arguments, accepted):
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
-        raise ValueError(f"{owner} does not know {', '.join(name[:40] for name in unknown[:3])}; known: {', '.join(accepted)}")
+        raise ValueError(
+            f"{owner} does not know {', '.join(name[:40] for name in unknown[:3])}; known: {', '.join(accepted)}"
+        )
 
 
 class ByteFormerImageProcessor(ImageProcessingMixin):
@@ -599,9 +636,13 @@ class ByteFormerImageProcessor(ImageProcessingMixin):
         if isinstance(image, (str, os.PathLike)):
             return read_file(image)
         if not isinstance(image, (Image.Image, np.ndarray, torch.Tensor)):
-            raise ValueError(f"cannot read an image from {type(image).__name__}; accepted: PIL image, array, tensor, bytes or a file's path")
+            raise ValueError(
+                f"cannot read an image from {type(image).__name__}; accepted: PIL image, array, tensor, bytes or a file's path"
+            )
         if self.file_encoding is None:
-            raise ValueError("file_encoding is None: this model reads files as they are; give a file's path or its bytes, or set file_encoding")
+            raise ValueError(
+                "file_encoding is None: this model reads files as they are; give a file's path or its bytes, or set file_encoding"
+            )
         image = to_rgb(image, input_data_format)
         if self.do_resize:
             image = resize_image(image, self.size, self.resample)

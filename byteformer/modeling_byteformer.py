@@ -498,7 +498,11 @@ def check_input(input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor],
 
 def check_length(length: int, config: ByteFormerConfig) -> None:
     """Raises ValueError for sequences that make no token, or more tokens than there are positions."""
-    kernel_size, stride, positions = config.conv_kernel_size, config.conv_kernel_size // 2, config.max_position_embeddings
+    kernel_size, stride, positions = (
+        config.conv_kernel_size,
+        config.conv_kernel_size // 2,
+        config.max_position_embeddings,
+    )
     require(
         length >= kernel_size or config.mask_padding,
         "input_ids must hold at least conv_kernel_size = {} bytes, got {}; pad with {}, or set mask_padding=True",
@@ -817,7 +821,9 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         """
         refuse_keywords(self.forward, kwargs)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         kept_states = hidden_states_to_keep(output_hidden_states, len(self.encoder.layers) + 1)
 

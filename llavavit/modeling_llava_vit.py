@@ -468,7 +468,7 @@ def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_plac
     limit = num_places if places else num_patches
     why = " (as many as patches: places on the grid of rope_temporal_size frames)" if places else ""
     rule = "visible_indices must lie in [0, {}){}, got values from {} to {}"
-    require(0 <= low and high < limit, rule, limit, why, low, high)
+    require(low >= 0 and high < limit, rule, limit, why, low, high)
     if not places:
         return visible_indices, visible_indices
     beyond = (visible_indices >= num_patches).any(dim=1, keepdim=True)

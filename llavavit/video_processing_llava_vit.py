@@ -31,7 +31,15 @@ from transformers import BatchFeature, ImageProcessingMixin
 from transformers.utils import cached_file
 
 from .video_reading_llava_vit import open_clip
-from .video_selection_llava_vit import CodecEnergy, DifferenceEnergy, luma, patch_positions, patch_scores, sample_indices, select_patches
+from .video_selection_llava_vit import (
+    CodecEnergy,
+    DifferenceEnergy,
+    luma,
+    patch_positions,
+    patch_scores,
+    sample_indices,
+    select_patches,
+)
 
 try:
     import av
@@ -90,7 +98,11 @@ class ClipReader:
 
     def __init__(self, options):
         self.options = options
-        self.energy = {"codec": lambda: CodecEnergy(options["size"]), "difference": DifferenceEnergy, "none": lambda: None}[options["selection"]]()
+        self.energy = {
+            "codec": lambda: CodecEnergy(options["size"]),
+            "difference": DifferenceEnergy,
+            "none": lambda: None,
+        }[options["selection"]]()
         self.frames, self.times, self.indices, self.scores = [], [], [], []
 
     def add(self, frame):
@@ -117,7 +129,12 @@ class ClipReader:
         visible = np.arange(len(self.frames) * side * side)
         if self.energy is not None:
             self._score(self.energy.finish())
-            visible = select_patches(np.stack(self.scores), options["patch_size"], options["max_visible_patches"], options["keep_first_frame"])
+            visible = select_patches(
+                np.stack(self.scores),
+                options["patch_size"],
+                options["max_visible_patches"],
+                options["keep_first_frame"],
+            )
         return {
             "pixel_values": normalise(self.frames, options["image_mean"], options["image_std"]),
             "visible_indices": visible,
@@ -172,7 +189,10 @@ def as_clips(videos):
         return [videos]
     if not videos:
         raise ValueError("videos: the list is empty; give at least one clip")
-    frames = [isinstance(entry, Image.Image) or (isinstance(entry, (np.ndarray, torch.Tensor)) and entry.ndim < 4) for entry in videos]
+    frames = [
+        isinstance(entry, Image.Image) or (isinstance(entry, (np.ndarray, torch.Tensor)) and entry.ndim < 4)
+        for entry in videos
+    ]
     if all(frames):
         return [videos]
     if any(frames):
@@ -235,13 +255,21 @@ def check_positive(name, value):
 
 def check_triple(name, value, accepts):
     numbers = list(value) if isinstance(value, (list, tuple, np.ndarray)) else []
-    if len(numbers) != 3 or not all(isinstance(number, (int, float, np.number)) and accepts(number) for number in numbers):
-        raise ValueError(f"{name} must be three numbers, one for each channel{'' if accepts(-1) else ', above 0'}, got {value!r}")
+    if len(numbers) != 3 or not all(
+        isinstance(number, (int, float, np.number)) and accepts(number) for number in numbers
+    ):
+        raise ValueError(
+            f"{name} must be three numbers, one for each channel{'' if accepts(-1) else ', above 0'}, got {value!r}"
+        )
     return [float(number) for number in numbers]
 
 
 def check_size(size, patch_size):
-    if isinstance(size, dict) and len(set(size.values())) == 1 and set(size) in ({"shortest_edge"}, {"height", "width"}):
+    if (
+        isinstance(size, dict)
+        and len(set(size.values())) == 1
+        and set(size) in ({"shortest_edge"}, {"height", "width"})
+    ):
         size = next(iter(size.values()))
     size = check_positive("size", size)
     if size % patch_size:
@@ -252,10 +280,38 @@ def check_size(size, patch_size):
 
 # --- the processor ----------------------------------------------------------------------------------------------------
 
-ARGUMENTS = ("num_frames", "size", "patch_size", "max_visible_patches", "selection", "keep_first_frame", "image_mean", "image_std")
+ARGUMENTS = (
+    "num_frames",
+    "size",
+    "patch_size",
+    "max_visible_patches",
+    "selection",
+    "keep_first_frame",
+    "image_mean",
+    "image_std",
+)
 # What `from_pretrained` of transformers is given besides: where to look, and what concerns other processors.
-HUB_ARGUMENTS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder", "repo_type", "user_agent")
-OTHER_ARGUMENTS = ("trust_remote_code", "code_revision", "use_fast", "backend", "resume_download", "use_auth_token", "return_unused_kwargs", "config")
+HUB_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "proxies",
+    "token",
+    "revision",
+    "local_files_only",
+    "subfolder",
+    "repo_type",
+    "user_agent",
+)
+OTHER_ARGUMENTS = (
+    "trust_remote_code",
+    "code_revision",
+    "use_fast",
+    "backend",
+    "resume_download",
+    "use_auth_token",
+    "return_unused_kwargs",
+    "config",
+)
 
 
 def refuse_unknown(owner, arguments, accepted):
@@ -305,7 +361,11 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         image_settings=None,
         **kwargs,
     ):
-        refuse_unknown(type(self).__name__, [key for key in kwargs if key not in ("auto_map", "video_processor_type", "processor_class")], ARGUMENTS)
+        refuse_unknown(
+            type(self).__name__,
+            [key for key in kwargs if key not in ("auto_map", "video_processor_type", "processor_class")],
+            ARGUMENTS,
+        )
         super().__init__()
         selection = "none" if selection is None else selection
         if selection not in SELECTIONS:
@@ -353,10 +413,16 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         if options["selection"] == "codec" and av is None and "selection" not in overrides:
             options["selection"] = "difference"
         sources = as_clips(videos)
-        names = ["the clip"] if len(sources) == 1 else [f"clip {number} of {len(sources)}" for number in range(1, len(sources) + 1)]
+        names = (
+            ["the clip"]
+            if len(sources) == 1
+            else [f"clip {number} of {len(sources)}" for number in range(1, len(sources) + 1)]
+        )
         opened = [open_clip(source, fps, name) for source, name in zip(sources, names)]
         if options["selection"] != self.selection and "selection" not in overrides:
-            warnings.warn("codec selection needs PyAV (pip install av); patches are selected by difference instead", stacklevel=2)
+            warnings.warn(
+                "codec selection needs PyAV (pip install av); patches are selected by difference instead", stacklevel=2
+            )
         clips = [read_clip(clip, options, do_sample_frames) for clip in opened]
         features = LlavaViTVideoFeatures(batch_clips(clips), tensor_type=return_tensors)
         features.frame_times = [clip["frame_times"] for clip in clips]
@@ -375,13 +441,17 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
             ValueError: There were no settings where this processor came from.
         """
         if self.image_settings is None:
-            raise ValueError(f"images= needs the settings of a CLIP image processor, and there was no {IMAGE_CONFIG} where this processor came from")
+            raise ValueError(
+                f"images= needs the settings of a CLIP image processor, and there was no {IMAGE_CONFIG} where this processor came from"
+            )
         if self._image_processor is None:
             # Imported on demand: newer releases remark on its backends, which users of videos need not hear.
             from transformers import CLIPImageProcessor
 
             own = ("auto_map", "image_processor_type", "processor_class")
-            self._image_processor = CLIPImageProcessor(**{key: value for key, value in self.image_settings.items() if key not in own})
+            self._image_processor = CLIPImageProcessor(
+                **{key: value for key, value in self.image_settings.items() if key not in own}
+            )
         return self._image_processor
 
     def _arguments(self):
@@ -403,12 +473,16 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         """
         name = str(pretrained_model_name_or_path)
         hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-        arguments = {key: value for key, value in kwargs.items() if key not in OTHER_ARGUMENTS and not key.startswith("_")}
+        arguments = {
+            key: value for key, value in kwargs.items() if key not in OTHER_ARGUMENTS and not key.startswith("_")
+        }
         refuse_unknown(cls.__name__, arguments, ARGUMENTS)
         content = read_json(cached_file(name, VIDEO_CONFIG, **hub))
         image_config = cached_file(name, IMAGE_CONFIG, _raise_exceptions_for_missing_entries=False, **hub)
         image_settings = None if image_config is None else read_json(image_config)
-        return cls.from_dict(content, image_settings, **arguments, return_unused_kwargs=kwargs.get("return_unused_kwargs"))
+        return cls.from_dict(
+            content, image_settings, **arguments, return_unused_kwargs=kwargs.get("return_unused_kwargs")
+        )
 
     @classmethod
     def from_dict(cls, content, image_settings=None, **kwargs):
@@ -505,10 +579,15 @@ def video_classification_pipeline():
         give those as one array (T, H, W, C).
         """
 
-        _load_processor = _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = False
+        _load_processor = _load_tokenizer = _load_image_processor = _load_video_processor = _load_feature_extractor = (
+            False
+        )
 
         def __init__(self, model, *args, image_processor=None, video_processor=None, **kwargs):
-            processor = next((given for given in (video_processor, image_processor) if isinstance(given, LlavaViTVideoProcessor)), None)
+            processor = next(
+                (given for given in (video_processor, image_processor) if isinstance(given, LlavaViTVideoProcessor)),
+                None,
+            )
             if processor is None:
                 revision = getattr(model.config, "_commit_hash", None) or "main"
                 processor = LlavaViTVideoProcessor.from_pretrained(model.config.name_or_path, revision=revision)
@@ -519,7 +598,9 @@ def video_classification_pipeline():
             """Nothing to check: the library's list knows its own models only, and would log an error for this one."""
 
         def _sanitize_parameters(self, top_k=None, function_to_apply=None, **overrides):
-            refuse_unknown("the video-classification pipeline", overrides, ("top_k", "function_to_apply", "fps", *ARGUMENTS))
+            refuse_unknown(
+                "the video-classification pipeline", overrides, ("top_k", "function_to_apply", "fps", *ARGUMENTS)
+            )
             if function_to_apply not in (None, "softmax", "sigmoid", "none"):
                 raise ValueError(f"function_to_apply must be softmax, sigmoid or none, got {function_to_apply!r}")
             chosen = {"top_k": top_k, "function_to_apply": function_to_apply}
@@ -537,7 +618,10 @@ def video_classification_pipeline():
             logits = model_outputs["logits"][0].float()
             scores = {"none": logits, "sigmoid": logits.sigmoid(), "softmax": logits.softmax(-1)}[function]
             values, labels = scores.topk(min(top_k, len(scores)))
-            return [{"score": value, "label": self.model.config.id2label[label]} for value, label in zip(values.tolist(), labels.tolist())]
+            return [
+                {"score": value, "label": self.model.config.id2label[label]}
+                for value, label in zip(values.tolist(), labels.tolist())
+            ]
 
     return LlavaViTVideoClassificationPipeline
 

@@ -124,7 +124,9 @@ class FileClip:
 
     def __init__(self, file, name, fps=None):
         if av is None:
-            raise ValueError(f"{name}: reading a video file needs PyAV: pip install av; frames can be given as arrays without it")
+            raise ValueError(
+                f"{name}: reading a video file needs PyAV: pip install av; frames can be given as arrays without it"
+            )
         self.file, self.name, self.fps = file, name, fps
         self.threads = AS_MANY_AS_CORES
         self.settled, self.claimed, self.damage, self.shortfall = False, 0, 0, ""
@@ -169,7 +171,11 @@ class FileClip:
         lost = max(self.claimed - self.frame_count, 0)
         if self.damage or self.shortfall or lost:
             reasons = [f"{self.damage} could not be decoded cleanly" if self.damage else "", self.shortfall]
-            frames = f"{self.frame_count} of {self.claimed} frames" if lost else f"{self.frame_count} frame{'s' * (self.frame_count > 1)}"
+            frames = (
+                f"{self.frame_count} of {self.claimed} frames"
+                if lost
+                else f"{self.frame_count} frame{'s' * (self.frame_count > 1)}"
+            )
             reason = "; ".join(reason for reason in reasons if reason) or "the rest is missing"
             warnings.warn(f"{self.name}: is damaged or truncated, used {frames} ({reason})", stacklevel=2)
 
@@ -294,7 +300,9 @@ class FramesClip:
     def __init__(self, frames, name, fps=None):
         if isinstance(frames, (np.ndarray, torch.Tensor)):
             if frames.ndim != 4:
-                raise ValueError(f"{name}: frames as one array must have four dimensions, (T, H, W, C) or (T, C, H, W), got {tuple(frames.shape)}")
+                raise ValueError(
+                    f"{name}: frames as one array must have four dimensions, (T, H, W, C) or (T, C, H, W), got {tuple(frames.shape)}"
+                )
         elif not isinstance(frames, (list, tuple)):
             accepted = "a file's path, bytes, an open file, a list of frames, or an array of frames"
             raise ValueError(f"{name}: cannot read a clip from {type(frames).__name__}; accepted: {accepted}")
@@ -333,7 +341,9 @@ def frame_pixels(frame, name):
     """
     if isinstance(frame, Image.Image):
         if frame.mode in WIDE_MODES:
-            raise ValueError(f"{name}: mode {frame.mode} has more than 8 bits; scale it to 0..255 and convert it to mode L or RGB")
+            raise ValueError(
+                f"{name}: mode {frame.mode} has more than 8 bits; scale it to 0..255 and convert it to mode L or RGB"
+            )
         return np.asarray(frame.convert("RGB"))
     if not isinstance(frame, (np.ndarray, torch.Tensor)):
         raise ValueError(f"{name}: must be a PIL image, an array or a tensor, got {type(frame).__name__}")
@@ -351,7 +361,9 @@ def channels_last(pixels, name, tensor):
         return pixels[..., None]
     fits = pixels.ndim == 3 and [axis for axis in ((0, 2) if tensor else (2, 0)) if pixels.shape[axis] in (1, 3, 4)]
     if not fits:
-        raise ValueError(f"{name}: must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got shape {pixels.shape}")
+        raise ValueError(
+            f"{name}: must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got shape {pixels.shape}"
+        )
     return np.moveaxis(pixels, fits[0], 2)[..., :3]
 
 
@@ -364,4 +376,6 @@ def as_bytes(pixels, name):
         return np.rint(pixels * 255.0).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.signedinteger) and low >= 0 and high <= 255:
         return pixels.astype(np.uint8)
-    raise ValueError(f"{name}: must hold uint8, integers in 0..255 or floats in [0, 1], got {pixels.dtype} from {low} to {high}")
+    raise ValueError(
+        f"{name}: must hold uint8, integers in 0..255 or floats in [0, 1], got {pixels.dtype} from {low} to {high}"
+    )

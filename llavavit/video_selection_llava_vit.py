@@ -48,7 +48,9 @@ MACROBLOCK = 16
 CELL = 8  # pixels: the smallest block that gets a vector of its own
 BLUR = 1.0  # pixels, the radius of a Gaussian: more than grain and dither need, less than what moves
 GRAIN = 3  # levels of 255: residuals no larger are the source's own coding noise
-JITTER = 0.5  # pixels: vectors that differ less from the camera's are rounding, and would count in full where nothing moves
+JITTER = (
+    0.5  # pixels: vectors that differ less from the camera's are rounding, and would count in full where nothing moves
+)
 MARGIN = 8  # pixels around a reference; beyond, H.264 repeats the border
 
 STILL_FRAMES = 4
@@ -175,7 +177,9 @@ class CodecEnergy:
         if av is None:
             raise ValueError("codec selection needs PyAV: pip install av; or call with selection='difference'")
         if ENCODER not in av.codecs_available:
-            raise ValueError(f"codec selection needs PyAV with {ENCODER}, which this build lacks; call with selection='difference'")
+            raise ValueError(
+                f"codec selection needs PyAV with {ENCODER}, which this build lacks; call with selection='difference'"
+            )
         self.size = size
         self.coded_size = -(-size // MACROBLOCK) * MACROBLOCK
         self.encoder = self._make_encoder()
@@ -208,7 +212,9 @@ class CodecEnergy:
         size = self.coded_size
         pad = size - self.size
         grey = np.full((size // 2, size), 128, dtype=np.uint8)
-        picture = av.VideoFrame.from_ndarray(np.concatenate((np.pad(plane, ((0, pad), (0, pad)), mode="edge"), grey)), "yuv420p")
+        picture = av.VideoFrame.from_ndarray(
+            np.concatenate((np.pad(plane, ((0, pad), (0, pad)), mode="edge"), grey)), "yuv420p"
+        )
         picture.pts, picture.pict_type = self.pictures, kind
         self.pictures += 1
         return picture
@@ -228,7 +234,11 @@ class CodecEnergy:
 
     def _energy(self, reference, current, vectors):
         motion, has_vector = vector_field(vectors, self.coded_size)
-        camera = np.rint(np.median(motion[has_vector], axis=0)).astype(np.int32) if has_vector.any() else np.zeros(2, np.int32)
+        camera = (
+            np.rint(np.median(motion[has_vector], axis=0)).astype(np.int32)
+            if has_vector.any()
+            else np.zeros(2, np.int32)
+        )
         # Blocks coded anew have no vector: no motion, and their residual is against what the camera's would bring.
         motion = np.where(has_vector[..., None], motion, camera)
         prediction = predict(reference, motion)
@@ -295,7 +305,9 @@ def spread(cells):
 
 def six_taps(samples):
     """H.264's half-pixel filter (1, -5, 20, 20, -5, 1) along the last axis, unrounded: (..., n) -> (..., n - 5)."""
-    first, second, third, fourth, fifth, sixth = (samples[..., start : samples.shape[-1] - 5 + start] for start in range(6))
+    first, second, third, fourth, fifth, sixth = (
+        samples[..., start : samples.shape[-1] - 5 + start] for start in range(6)
+    )
     return (first + sixth) - 5 * (second + fifth) + 20 * (third + fourth)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Builds a Hub folder from a checkpoint.
 
-    python scripts/assemble.py llava-vit-small --checkpoint llava-vit-small.pth --output ./my-model
-    python scripts/assemble.py my-recipe.toml --checkpoint weights/ --dtype bfloat16
-    python scripts/assemble.py --checkpoint a-copy-of-a-published-repository/ --output ./my-model
-    python scripts/assemble.py byteformer-imagenet-tiff --checkpoint ./my-model --to corenet --output imagenet_tiff.pt
-    python scripts/assemble.py --checkpoint LLaVA-OneVision-2-8B/ --output ./tower
-    python scripts/assemble.py --checkpoint ./tower --to llava-onevision-2 --output visual.safetensors
+python scripts/assemble.py llava-vit-small --checkpoint llava-vit-small.pth --output ./my-model
+python scripts/assemble.py my-recipe.toml --checkpoint weights/ --dtype bfloat16
+python scripts/assemble.py --checkpoint a-copy-of-a-published-repository/ --output ./my-model
+python scripts/assemble.py byteformer-imagenet-tiff --checkpoint ./my-model --to corenet --output imagenet_tiff.pt
+python scripts/assemble.py --checkpoint LLaVA-OneVision-2-8B/ --output ./tower
+python scripts/assemble.py --checkpoint ./tower --to llava-onevision-2 --output visual.safetensors
 """
 
 from hubtools import isolation  # noqa: F401 (first: see there)
@@ -20,7 +20,6 @@ from pathlib import Path
 from hubtools.assembly.origin import add_checkpoint_arguments, origin_from
 from hubtools.errors import ArgumentParser, UserError, run_script
 
-
 # What --to knows -> a file's name for it.
 FOREIGN = {"corenet": "FILE.pt", "llava-onevision-2": "FILE.safetensors"}
 STATE_DICT_ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
@@ -28,14 +27,27 @@ STATE_DICT_ENDINGS = (".safetensors", ".pt", ".pth", ".bin")
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="assemble.py", description=__doc__)
-    parser.add_argument("recipe", nargs="?", help="a recipe's name (see --list) or the path of a .toml file; not needed where --checkpoint is a folder with a config.json")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        help="a recipe's name (see --list) or the path of a .toml file; not needed where --checkpoint is a folder with a config.json",
+    )
     parser.add_argument("--list", action="store_true", help="list the recipes and leave")
-    add_checkpoint_arguments(parser, "a .pth, .pt, .ckpt, .bin or .safetensors file, an index of shards, or a folder that holds one")
-    parser.add_argument("--corenet-config", type=Path, metavar="FILE.yaml", help="a CoreNet experiment file in place of a recipe (ByteFormer)")
+    add_checkpoint_arguments(
+        parser, "a .pth, .pt, .ckpt, .bin or .safetensors file, an index of shards, or a folder that holds one"
+    )
+    parser.add_argument(
+        "--corenet-config",
+        type=Path,
+        metavar="FILE.yaml",
+        help="a CoreNet experiment file in place of a recipe (ByteFormer)",
+    )
     parser.add_argument("--random-init", action="store_true", help="fresh weights instead of a checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="seed of --random-init (default 0)")
     parser.add_argument("--output", type=Path, help="the folder to make (default hub_repos/NAME)")
-    parser.add_argument("--dtype", help="convert the weights: float32, bfloat16, float16 or float64 (default: as in the checkpoint)")
+    parser.add_argument(
+        "--dtype", help="convert the weights: float32, bfloat16, float16 or float64 (default: as in the checkpoint)"
+    )
     parser.add_argument("--max-shard-size", default="5GB", help="largest weights file, such as 500MB (default 5GB)")
     parser.add_argument(
         "--to", choices=FOREIGN, help="write a state dict as that code has it to the file --output, not a Hub folder"
@@ -96,7 +108,10 @@ def choose_recipe(arguments):
     if folder:
         recipe = recipe_from_folder(folder)
         if not recipe.processor:
-            print(f"note: {folder} brings no preprocessor_config.json; inputs will be prepared as {recipe.package.name} models are trained", file=sys.stderr)
+            print(
+                f"note: {folder} brings no preprocessor_config.json; inputs will be prepared as {recipe.package.name} models are trained",
+                file=sys.stderr,
+            )
         return recipe
     raise UserError("name a recipe (see --list), or give a folder with a config.json as --checkpoint")
 
@@ -112,12 +127,16 @@ def assemble(arguments, recipe) -> int:
     origin = origin_from(arguments, arguments.seed)
     started = time.perf_counter()
     with staged(output, arguments.overwrite, inputs_of(arguments)) as folder:
-        built = build_folder(folder, recipe, origin, arguments.dtype, arguments.max_shard_size, byte_bar_named("writing"))
+        built = build_folder(
+            folder, recipe, origin, arguments.dtype, arguments.max_shard_size, byte_bar_named("writing")
+        )
         written = time.perf_counter()
         checks = verify_folder(folder, origin, progress=lambda check: print(check.row()))
         if failures(checks):
             # Leaving by an exception is what keeps the output untouched.
-            raise VerificationFailed(f"the folder does not pass verify ({len(failures(checks))} FAIL); {output} was not made")
+            raise VerificationFailed(
+                f"the folder does not pass verify ({len(failures(checks))} FAIL); {output} was not made"
+            )
     print(
         f"{output}: {built.bytes / 1e6:,.1f} MB from {built.origin}; "
         f"written in {written - started:.1f} s, verified in {time.perf_counter() - written:.1f} s"
@@ -132,7 +151,9 @@ def convert(arguments, recipe) -> int:
     if arguments.output.is_dir():
         raise UserError(f"--to {arguments.to} writes a file; {arguments.output} is a folder")
     with staged(arguments.output, arguments.overwrite, inputs_of(arguments)) as file:
-        origin = write_foreign_checkpoint(file, recipe, origin_from(arguments, arguments.seed), arguments.to, arguments.dtype)
+        origin = write_foreign_checkpoint(
+            file, recipe, origin_from(arguments, arguments.seed), arguments.to, arguments.dtype
+        )
     print(f"{arguments.output}: {arguments.to} state dict from {origin}")
     return 0
 

@@ -39,7 +39,9 @@ def positive(text: str) -> int:
 def parse(argv: Optional[Sequence[str]]):
     parser = ArgumentParser(prog="benchmark.py", description=__doc__)
     parser.add_argument("--case", action="append", help=f"repeatable; default: all of {', '.join(CASES)}")
-    parser.add_argument("--reference", metavar="FILE.py:NAME", help="NAME(config: dict) -> torch.nn.Module; default: the case's")
+    parser.add_argument(
+        "--reference", metavar="FILE.py:NAME", help="NAME(config: dict) -> torch.nn.Module; default: the case's"
+    )
     parser.add_argument("--repeats", type=positive, default=7, help="counted runs of each model (default 7)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="threads of each run")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there as well")
@@ -75,7 +77,14 @@ def describe(result: Dict[str, object]) -> str:
     if result["memory_ratio"] is not None:
         memory = f"{peaks[OURS] / MIB:.0f} against {peaks[REFERENCE] / MIB:.0f} MiB, {result['memory_ratio']:.2f} of it"
     loads = result.get("time_per_unit", {})
-    scaling = "; time per " + case_named(result["case"]).unit + " " + ", ".join(f"{name}: {value:.2f}" for name, value in loads.items()) if loads else ""
+    scaling = (
+        "; time per "
+        + case_named(result["case"]).unit
+        + " "
+        + ", ".join(f"{name}: {value:.2f}" for name, value in loads.items())
+        if loads
+        else ""
+    )
     return (
         f"{result['case']}: median {medians[OURS]:.3f} against {medians[REFERENCE]:.3f} s, ratio {result['time_ratio']:.2f} "
         f"(ceiling {result['ratio_ceiling']:.2f}); "

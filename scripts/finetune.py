@@ -25,31 +25,98 @@ from hubtools.errors import ArgumentParser, UserError, run_script
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="finetune.py", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the Hub folder to start from, as scripts/assemble.py makes it, with a classifier or without")
-    parser.add_argument("--dataset", required=True, metavar="digits|moving-digits|DIR", help="scikit-learn's digits, clips of them moving, or a folder with one sub-folder per class")
-    parser.add_argument("--output", type=Path, required=True, help="the Hub folder to make; checkpoints go to OUTPUT.training until it is done")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="the Hub folder to start from, as scripts/assemble.py makes it, with a classifier or without",
+    )
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="digits|moving-digits|DIR",
+        help="scikit-learn's digits, clips of them moving, or a folder with one sub-folder per class",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="the Hub folder to make; checkpoints go to OUTPUT.training until it is done",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder")
-    parser.add_argument("--read-files-as", choices=("auto", "pictures", "sounds", "bytes"), default="auto", help="for a folder: decode pictures or WAV files, which ByteFormer's recipe then encodes, or take files as they are (default auto: decode unless none is a picture, or a WAV file)")
-    parser.add_argument("--augment", choices=("none", "flip", "crop", "crop+flip"), default="none", help="vary the training pictures of a folder: mirror half of them, show random parts (default none)")
+    parser.add_argument(
+        "--read-files-as",
+        choices=("auto", "pictures", "sounds", "bytes"),
+        default="auto",
+        help="for a folder: decode pictures or WAV files, which ByteFormer's recipe then encodes, or take files as they are (default auto: decode unless none is a picture, or a WAV file)",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=("none", "flip", "crop", "crop+flip"),
+        default="none",
+        help="vary the training pictures of a folder: mirror half of them, show random parts (default none)",
+    )
     parser.add_argument("--epochs", type=float, default=10, help="passes over the training data (default 10)")
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
-    parser.add_argument("--batch-size", type=int, default=32, help="samples of a forward pass, over all processes, in training and in measuring (default 32)")
-    parser.add_argument("--gradient-accumulation-steps", type=int, default=1, metavar="N", help="add up the gradients of N batches for a step (default 1)")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, for computing activations twice")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load data, for each that trains (default 0: it loads them itself)")
-    parser.add_argument("--learning-rate", type=float, help="at its highest (default 5e-5, with --lora 3e-4, with --freeze 1e-3; a model without training needs more, such as 1e-3)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=32,
+        help="samples of a forward pass, over all processes, in training and in measuring (default 32)",
+    )
+    parser.add_argument(
+        "--gradient-accumulation-steps",
+        type=int,
+        default=1,
+        metavar="N",
+        help="add up the gradients of N batches for a step (default 1)",
+    )
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="less memory, for computing activations twice"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that load data, for each that trains (default 0: it loads them itself)",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        help="at its highest (default 5e-5, with --lora 3e-4, with --freeze 1e-3; a model without training needs more, such as 1e-3)",
+    )
     parser.add_argument("--weight-decay", type=float, default=0.05, help="(default 0.05)")
     parser.add_argument("--label-smoothing", type=float, default=0.0, help="(default 0)")
-    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the learning rate rises (default 0.1)")
+    parser.add_argument(
+        "--warmup", type=float, default=0.1, help="share of the steps in which the learning rate rises (default 0.1)"
+    )
     parser.add_argument("--save-steps", type=int, help="steps between checkpoints (default: one after every epoch)")
     parser.add_argument("--seed", type=int, default=0, help="of new weights, order and variations (default 0)")
-    parser.add_argument("--freeze", action="store_true", help="train the classifier alone and leave the model as it is (linear probe)")
-    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train low-rank adapters of this rank and merge them at the end (PEFT)")
+    parser.add_argument(
+        "--freeze", action="store_true", help="train the classifier alone and leave the model as it is (linear probe)"
+    )
+    parser.add_argument(
+        "--lora",
+        type=int,
+        default=0,
+        metavar="RANK",
+        help="train low-rank adapters of this rank and merge them at the end (PEFT)",
+    )
     parser.add_argument("--bf16", action="store_true", help="mixed precision")
     parser.add_argument("--fsdp", action="store_true", help="shard the model over the processes, layer by layer (GPUs)")
-    parser.add_argument("--no-resume", dest="resume", action="store_false", help="drop the checkpoints of an unfinished run and start anew")
+    parser.add_argument(
+        "--no-resume",
+        dest="resume",
+        action="store_false",
+        help="drop the checkpoints of an unfinished run and start anew",
+    )
     parser.add_argument("--keep-checkpoints", action="store_true", help="leave OUTPUT.training in place")
-    parser.add_argument("--no-verify", dest="verify", action="store_false", help="do not check the finished folder (see scripts/verify.py)")
+    parser.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not check the finished folder (see scripts/verify.py)",
+    )
     return parser
 
 
@@ -59,23 +126,32 @@ def main(argv=None) -> int:
     check_installed()
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
     import torch
-    from transformers import set_seed
-    from transformers.utils import logging
-
     from hubtools.finetuning.datasets import build_data
     from hubtools.finetuning.lora import with_adapters
     from hubtools.finetuning.starting_point import freeze_all_but_head, load_model, load_processor, read_folder_recipe
     from hubtools.finetuning.training import train
     from hubtools.staging import check_output
+    from transformers import set_seed
+    from transformers.utils import logging
 
     if arguments.fsdp and not torch.cuda.is_available():
-        raise UserError("--fsdp needs GPUs: accelerate shards models over GPUs only, and there is none; without it, processes share the batch on CPUs too")
+        raise UserError(
+            "--fsdp needs GPUs: accelerate shards models over GPUs only, and there is none; without it, processes share the batch on CPUs too"
+        )
     check_output(arguments.output, arguments.overwrite, [arguments.folder])
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     recipe = read_folder_recipe(arguments.folder)
     config = recipe.build_config()
-    data = build_data(arguments.dataset, recipe, config, load_processor(arguments.folder, recipe), arguments.seed, arguments.read_files_as, arguments.augment)
+    data = build_data(
+        arguments.dataset,
+        recipe,
+        config,
+        load_processor(arguments.folder, recipe),
+        arguments.seed,
+        arguments.read_files_as,
+        arguments.augment,
+    )
     set_seed(arguments.seed)  # a new classifier, and adapters, are drawn before the Trainer sets its own
     model = load_model(arguments.folder, recipe, data.task, data.labels)
     if arguments.freeze:
@@ -91,7 +167,14 @@ def main(argv=None) -> int:
 
 
 def check_arguments(arguments) -> None:
-    for name, least in (("epochs", 0), ("max_steps", 0), ("batch_size", 0), ("gradient_accumulation_steps", 0), ("learning_rate", 0), ("save_steps", 0)):
+    for name, least in (
+        ("epochs", 0),
+        ("max_steps", 0),
+        ("batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("learning_rate", 0),
+        ("save_steps", 0),
+    ):
         value = getattr(arguments, name)
         if value is not None and not value > least:
             raise UserError(f"--{name.replace('_', '-')} must be more than {least}, got {value}")
@@ -99,20 +182,32 @@ def check_arguments(arguments) -> None:
         if not 0 <= getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be in [0, 1), got {getattr(arguments, name)}")
     if arguments.lora < 0 or arguments.weight_decay < 0 or arguments.workers < 0:
-        raise UserError(f"--lora, --weight-decay and --workers must not be negative, got {arguments.lora}, {arguments.weight_decay} and {arguments.workers}")
+        raise UserError(
+            f"--lora, --weight-decay and --workers must not be negative, got {arguments.lora}, {arguments.weight_decay} and {arguments.workers}"
+        )
     if arguments.lora and arguments.freeze:
-        raise UserError("--lora and --freeze do not go together: one trains adapters in every block, the other the classifier alone")
+        raise UserError(
+            "--lora and --freeze do not go together: one trains adapters in every block, the other the classifier alone"
+        )
     if arguments.lora and arguments.fsdp:
         raise UserError("--lora and --fsdp do not go together; adapters are small enough without sharding")
 
 
 def check_installed() -> None:
     """What training needs beside the packages; a missing one is told in one line."""
-    for module, name in (("torch", "torch"), ("transformers", "transformers"), ("numpy", "numpy"), ("PIL", "pillow"), ("accelerate", "accelerate")):
+    for module, name in (
+        ("torch", "torch"),
+        ("transformers", "transformers"),
+        ("numpy", "numpy"),
+        ("PIL", "pillow"),
+        ("accelerate", "accelerate"),
+    ):
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise UserError(f"finetune.py needs {name}, which cannot be imported ({error}); run: pip install {name}") from error
+            raise UserError(
+                f"finetune.py needs {name}, which cannot be imported ({error}); run: pip install {name}"
+            ) from error
 
 
 def default_learning_rate(arguments) -> float:
@@ -161,13 +256,18 @@ def finish(arguments, recipe, outcome, data, settings, room: Path) -> int:
         if failed:
             for check in failed:
                 print(check.row(verbose=True), file=sys.stderr)
-            print(f"error: {arguments.output} was not made: what was trained does not pass verify; checkpoints are in {room}", file=sys.stderr)
+            print(
+                f"error: {arguments.output} was not made: what was trained does not pass verify; checkpoints are in {room}",
+                file=sys.stderr,
+            )
             raise SystemExit(1)  # leaving the block by an exception keeps the output untouched
     if not arguments.keep_checkpoints:
         shutil.rmtree(room)
     for name, share in outcome.figures.items():
         print(f"{name} accuracy: {percent(share)} %")
-    print(f"{arguments.output}: {outcome.steps} steps, {len(data.labels)} classes{', verified' if arguments.verify else ''}")
+    print(
+        f"{arguments.output}: {outcome.steps} steps, {len(data.labels)} classes{', verified' if arguments.verify else ''}"
+    )
     return 0
 
 

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from hubtools.errors import ArgumentParser, UserError, run_script
@@ -28,11 +29,28 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="matrix.py", description=__doc__)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help="releases such as 4.46.3, or minors such as 4.46 (default: all from 4.46 on)")
-    parser.add_argument("--environments", type=Path, default=ROOT / ".venvs", help="where the environments live (default .venvs)")
-    parser.add_argument("--logs", type=Path, default=ROOT / "build" / "matrix", help="where each run's output goes (default build/matrix)")
+    parser.add_argument(
+        "versions",
+        nargs="*",
+        metavar="VERSION",
+        help="releases such as 4.46.3, or minors such as 4.46 (default: all from 4.46 on)",
+    )
+    parser.add_argument(
+        "--environments", type=Path, default=ROOT / ".venvs", help="where the environments live (default .venvs)"
+    )
+    parser.add_argument(
+        "--logs",
+        type=Path,
+        default=ROOT / "build" / "matrix",
+        help="where each run's output goes (default build/matrix)",
+    )
     parser.add_argument("--results", type=Path, help="the JSON file (default tests/contract/results.json)")
-    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="releases at a time (default: one per core, up to 4)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        help="releases at a time (default: one per core, up to 4)",
+    )
     parser.add_argument("--fresh", action="store_true", help="run again what has passed already")
     parser.add_argument("--mutants", action="store_true", help="test the suite: run it on broken copies of the models")
     parser.add_argument("--write-page", action="store_true", help="only write docs/releases.md")
@@ -57,8 +75,15 @@ def main(argv=None) -> int:
 
 def choose_versions(arguments) -> list:
     """Full release numbers, oldest first."""
+    from hubtools.matrix.releases import (
+        InstallError,
+        last_patches,
+        minor,
+        parse_version,
+        published_releases,
+        representative,
+    )
     from hubtools.matrix.results import load_results
-    from hubtools.matrix.releases import InstallError, last_patches, minor, parse_version, published_releases, representative
 
     exact = [version for version in arguments.versions if len(parse_version(version)) > 2]
     if arguments.versions and len(exact) == len(arguments.versions):
@@ -69,7 +94,10 @@ def choose_versions(arguments) -> list:
         published = last_patches(load_results(arguments.results))
         if not published:
             raise UserError(f"the registry cannot be asked for the releases: {error}") from error
-        print(f"the registry cannot be asked ({error}); taking the {len(published)} releases of {arguments.results}", file=sys.stderr)
+        print(
+            f"the registry cannot be asked ({error}); taking the {len(published)} releases of {arguments.results}",
+            file=sys.stderr,
+        )
     if not arguments.versions:
         return representative(published) if arguments.mutants else published
     by_minor = {minor(version): version for version in published}
@@ -90,11 +118,13 @@ def workers(jobs):
 
 
 def run_matrix(arguments, versions) -> int:
-    from hubtools.matrix.suite import fingerprint, prepare_kit
     from hubtools.matrix.results import RESULTS, count, is_current, load_results, save_results, write_document
+    from hubtools.matrix.suite import fingerprint, prepare_kit
 
     results, mark, started = load_results(arguments.results), fingerprint(), time.perf_counter()
-    standing = [] if arguments.fresh else [version for version in versions if is_current(results.get(version, {}), mark)]
+    standing = (
+        [] if arguments.fresh else [version for version in versions if is_current(results.get(version, {}), mark)]
+    )
     waiting = [version for version in versions if version not in standing]
     for version in standing:
         report(version, results[version], "(from an earlier run)")
@@ -111,13 +141,15 @@ def run_matrix(arguments, versions) -> int:
             report(version, results[version])
     chosen = [results[version] for version in versions]
     passed, failed, absent = (count(chosen, status) for status in ("passed", "failed", "not installable"))
-    print(f"{passed} passed, {failed} failed, {absent} not installable, in {time.perf_counter() - started:.0f} s; results in {arguments.results}")
+    print(
+        f"{passed} passed, {failed} failed, {absent} not installable, in {time.perf_counter() - started:.0f} s; results in {arguments.results}"
+    )
     return 1 if failed or absent else 0
 
 
 def run_release(arguments, version, kit) -> dict:
-    from hubtools.matrix.suite import run_suite
     from hubtools.matrix.releases import InstallError, build_environment
+    from hubtools.matrix.suite import run_suite
 
     started = time.perf_counter()
     try:
@@ -142,10 +174,10 @@ def report(version, result, remark="") -> None:
 
 def run_mutants(arguments, versions) -> int:
     """Prints, for each broken copy, what the suite says on each release; exit code 0 where all are caught."""
-    from hubtools.matrix.suite import prepare_kit, run_suite
     from hubtools.matrix.mutants import MUTANTS, broken_kit
-    from hubtools.packages import PACKAGES
     from hubtools.matrix.releases import build_environment
+    from hubtools.matrix.suite import prepare_kit, run_suite
+    from hubtools.packages import PACKAGES
 
     missed = []
     with tempfile.TemporaryDirectory(prefix="contract-kit-") as scratch, workers(arguments.jobs) as pool:
@@ -155,13 +187,24 @@ def run_mutants(arguments, versions) -> int:
         for number, mutant in enumerate(MUTANTS):
             broken = Path(scratch) / f"mutant{number}"
             broken_kit(kit, mutant, broken)
-            runs = pool.map(lambda environment: run_suite(environment, broken, PACKAGES[mutant.package].model_type), environments)
+            runs = pool.map(partial(run_suite, kit=broken, selection=PACKAGES[mutant.package].model_type), environments)
             failed = {version: list(result["failed"]) for version, result in zip(versions, runs)}
             print(mutant.name)
             for version in versions:
-                print(f"    {version:8} " + (f"{len(failed[version])} tests fail, first {failed[version][0]}" if failed[version] else "not noticed"), flush=True)
+                print(
+                    f"    {version:8} "
+                    + (
+                        f"{len(failed[version])} tests fail, first {failed[version][0]}"
+                        if failed[version]
+                        else "not noticed"
+                    ),
+                    flush=True,
+                )
             missed += [] if any(failed.values()) else [mutant.name]
-    print(f"{len(MUTANTS) - len(missed)} of {len(MUTANTS)} broken copies caught" + (f"; missed: {'; '.join(missed)}" if missed else ""))
+    print(
+        f"{len(MUTANTS) - len(missed)} of {len(MUTANTS)} broken copies caught"
+        + (f"; missed: {'; '.join(missed)}" if missed else "")
+    )
     return 1 if missed else 0
 
 

@@ -32,9 +32,17 @@ def parse(argv: Optional[Sequence[str]]):
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("target", metavar="FOLDER|REPO_ID", help="a local folder, or namespace/name on the Hub")
     add_checkpoint_arguments(parser, "what the folder was made from: a file, an index of shards, or a folder")
-    parser.add_argument("--reference", metavar="FILE.py:NAME", help="your own original, to compare configuration, structure and outputs with")
+    parser.add_argument(
+        "--reference",
+        metavar="FILE.py:NAME",
+        help="your own original, to compare configuration, structure and outputs with",
+    )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of REPO_ID")
-    parser.add_argument("--run-foreign-code", action="store_true", help="load a model whose code is not this repository's, too: only what you have read")
+    parser.add_argument(
+        "--run-foreign-code",
+        action="store_true",
+        help="load a model whose code is not this repository's, too: only what you have read",
+    )
     parser.add_argument("--verbose", action="store_true", help="show the particulars of every check")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results to FILE")
     return parser.parse_args(argv)
@@ -48,7 +56,9 @@ def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
             raise UserError(f"--revision goes with a repository on the Hub; {arguments.target} is a local folder")
         return verify_folder(arguments.target, checkpoint, reference, progress, arguments.run_foreign_code)
     if not REPO_ID.fullmatch(arguments.target):
-        raise UserError(f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name")
+        raise UserError(
+            f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name"
+        )
     # Imported late: a local folder does not need huggingface_hub.
     from hubtools.hub.download import fetch_verified
     from hubtools.hub.secrets import take_token
@@ -59,7 +69,10 @@ def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
 
 def verdict(target: str, checks: Sequence[Check], seconds: float) -> str:
     failed = failures(checks)
-    counts = ", ".join(f"{sum(check.status == status for check in checks)} {word}" for status, word in ((PASS, "passed"), (FAIL, "failed"), (SKIP, "skipped")))
+    counts = ", ".join(
+        f"{sum(check.status == status for check in checks)} {word}"
+        for status, word in ((PASS, "passed"), (FAIL, "failed"), (SKIP, "skipped"))
+    )
     names = f": {'; '.join(check.name for check in failed)}" if failed else ""
     return f"{FAIL if failed else PASS}  {target}: {counts} in {seconds:.0f} s{names}"
 

@@ -3,10 +3,9 @@
 import json
 
 import torch
-from safetensors.torch import load_file, save_file
-
 from hubtools.foreign.safetensors import header_bytes
 from hubtools.packages import ROOT
+from safetensors.torch import load_file, save_file
 
 GOLDEN = ROOT / "tests" / "golden"
 TOWER_SHARDS = ("model-00001-of-00006.safetensors", "model-00004-of-00006.safetensors")
@@ -58,7 +57,12 @@ def host(folder, name="tower_windows", **settings):
     weight_map["lm_head.weight"] = "model-00006-of-00006.safetensors"
     index = {"metadata": {"total_size": 5 * LAYER_BYTES}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    vision = {"model_type": "onevision_encoder", "temporal_patch_size": 1, "tokens_per_second": 1, **golden_config(name)}
+    vision = {
+        "model_type": "onevision_encoder",
+        "temporal_patch_size": 1,
+        "tokens_per_second": 1,
+        **golden_config(name),
+    }
     vision = {key: value for key, value in {**vision, **settings}.items() if value is not ...}
     config = {"model_type": "llava_onevision2", "vision_config": vision, "text_config": {"hidden_size": 4096}}
     (folder / "config.json").write_text(json.dumps(config))

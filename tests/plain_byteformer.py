@@ -35,7 +35,9 @@ DEFAULTS = dict(
 class Embeddings(nn.Module):
     def __init__(self, config: dict):
         super().__init__()
-        D, V, k, P = (config[name] for name in ("hidden_size", "vocab_size", "conv_kernel_size", "max_position_embeddings"))
+        D, V, k, P = (
+            config[name] for name in ("hidden_size", "vocab_size", "conv_kernel_size", "max_position_embeddings")
+        )
         self.byte_embeddings = nn.Embedding(V, D, padding_idx=V - 1)
         self.token_reduction = nn.Conv1d(D, D, k, stride=k // 2, bias=False)
         self.position_embeddings = nn.Parameter(torch.zeros(1, 1, P, D), requires_grad=not config["sinusoidal_pos_emb"])
@@ -158,7 +160,11 @@ class PlainByteFormer(nn.Module):
         super().__init__()
         labels = labels_of(config)
         self.config = config = {**DEFAULTS, **{name: value for name, value in config.items() if name in DEFAULTS}}
-        self.padding_id, self.kernel_size, self.masked = config["vocab_size"] - 1, config["conv_kernel_size"], config["mask_padding"]
+        self.padding_id, self.kernel_size, self.masked = (
+            config["vocab_size"] - 1,
+            config["conv_kernel_size"],
+            config["mask_padding"],
+        )
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
         self.layernorm = nn.LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
@@ -169,7 +175,9 @@ class PlainByteFormer(nn.Module):
 
         With `mask_padding` the rows may differ in length: the tensors (B, N, D) are filled up with zeros.
         """
-        byte_ids = input_ids.long() % (self.padding_id + 1)  # -1 is padding too: Python's remainder makes it the last id
+        byte_ids = input_ids.long() % (
+            self.padding_id + 1
+        )  # -1 is padding too: Python's remainder makes it the last id
         if not self.masked:
             return self.run(byte_ids)
         outputs = [self.run(self.trimmed(row)) for row in byte_ids]
@@ -184,7 +192,12 @@ class PlainByteFormer(nn.Module):
         hidden_states = self.encoder(self.embeddings(byte_ids))
         last_hidden_state = self.layernorm(hidden_states[-1])
         pooler_output = last_hidden_state.mean(1)
-        output = dict(embeddings=hidden_states[0], last_hidden_state=last_hidden_state, pooler_output=pooler_output, hidden_states=tuple(hidden_states))
+        output = dict(
+            embeddings=hidden_states[0],
+            last_hidden_state=last_hidden_state,
+            pooler_output=pooler_output,
+            hidden_states=tuple(hidden_states),
+        )
         if self.classifier is not None:
             output["logits"] = self.classifier(pooler_output)
         return output

@@ -38,7 +38,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: dict):
         super().__init__()
         p = config["patch_size"]
-        self.patch_embedding = nn.Conv2d(config["num_channels"], config["hidden_size"], kernel_size=p, stride=p, bias=False)
+        self.patch_embedding = nn.Conv2d(
+            config["num_channels"], config["hidden_size"], kernel_size=p, stride=p, bias=False
+        )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> (B, L, D), ordered by frame, row, column."""
@@ -157,7 +159,9 @@ class PlainLlavaViT(nn.Module):
         """The three forms of visible_indices as (B, N) indices."""
         if visible_indices is None:
             return torch.arange(patches).expand(batch, patches)
-        if visible_indices.dim() == 2:  # as many as patches and some beyond them: all patches, and the indices are places
+        if (
+            visible_indices.dim() == 2
+        ):  # as many as patches and some beyond them: all patches, and the indices are places
             if visible_indices.shape[1] == patches and visible_indices.max() >= patches:
                 beyond = (visible_indices >= patches).any(dim=1, keepdim=True)
                 return torch.where(beyond, torch.arange(patches), visible_indices)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Sequence
 
 import torch
-
-from hubtools.errors import run_script
 from hubtools.assembly.layouts import from_hub_layout, stack
 from hubtools.assembly.recipes import Recipe, load_recipe
+from hubtools.errors import run_script
 
 LLAVA_VIT_TOML = """
 package = "llavavit"

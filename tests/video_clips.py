@@ -69,7 +69,9 @@ def moving_object(seed: int, pan: bool = False, frames: int = 64, size: int = 22
     rows, columns = np.mgrid[:extent, :extent] - (extent - 1) / 2
     shape = np.hypot(rows, columns) < extent / 2 if seed % 2 else np.ones((extent, extent), dtype=bool)
     place = generator.uniform(0, size - extent, 2)
-    clip = MadeClip(np.empty((frames, size, size, 3), np.uint8), np.zeros((frames, size, size), bool), np.empty((frames, 2), int))
+    clip = MadeClip(
+        np.empty((frames, size, size, 3), np.uint8), np.zeros((frames, size, size), bool), np.empty((frames, 2), int)
+    )
     for number in range(frames):
         clip.camera[number] = np.rint(reach + camera_velocity * (number - frames / 2))
         top, left = clip.camera[number]
@@ -88,7 +90,9 @@ def direction(generator):
     return np.array([np.sin(angle), np.cos(angle)])
 
 
-def write_video(path: Path, frames, codec="libx264", pixel_format="yuv420p", options=None, rate=25, container=None) -> Path:
+def write_video(
+    path: Path, frames, codec="libx264", pixel_format="yuv420p", options=None, rate=25, container=None
+) -> Path:
     """Writes frames (H, W, 3) uint8 as a video file; `container` are options of the format."""
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=rate, options=options or {})

@@ -34,7 +34,15 @@ def plain(text: object, limit: int = MAX_MESSAGE) -> str:
 def shown(value: object, limit: int = 80) -> str:
     """A value for a message: Python's way to write it, a strings's and a container's beginning only."""
     short = reprlib.Repr()
-    short.maxlevel, short.maxdict, short.maxlist, short.maxtuple, short.maxstring, short.maxother, short.maxlong = 2, 3, 4, 4, limit, limit, 40
+    short.maxlevel, short.maxdict, short.maxlist, short.maxtuple, short.maxstring, short.maxother, short.maxlong = (
+        2,
+        3,
+        4,
+        4,
+        limit,
+        limit,
+        40,
+    )
     try:
         return plain(value if isinstance(value, str) and limit > 80 else short.repr(value), limit)
     except ValueError:  # a number of more digits than Python writes
@@ -94,8 +102,14 @@ def system_error(error: Exception) -> Optional[str]:
         return str(error)
     if isinstance(error, RuntimeError) and "Symlink loop" in str(error):  # Path.resolve, before Python 3.13
         return str(error)
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):  # torch.save's writer, which hides the reason at times
-        return str(error.__context__) if isinstance(error.__context__, OSError) else "a file could not be written to its end"
+    if isinstance(error, RuntimeError) and "inline_container" in str(
+        error
+    ):  # torch.save's writer, which hides the reason at times
+        return (
+            str(error.__context__)
+            if isinstance(error.__context__, OSError)
+            else "a file could not be written to its end"
+        )
     return None
 
 

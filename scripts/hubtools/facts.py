@@ -272,7 +272,12 @@ class Package:
     def modules(self, processors: Collection[str]) -> List[str]:
         """The code that a folder with these processors (Auto classes) holds; that of video files is in each."""
         own = [module for auto, (module, _) in self.processors.items() if auto in processors]
-        return [self.configuration, self.modeling, *own, *(self.video_processor.modules if self.video_processor else ())]
+        return [
+            self.configuration,
+            self.modeling,
+            *own,
+            *(self.video_processor.modules if self.video_processor else ()),
+        ]
 
     def load(self) -> ModuleType:
         """Imports the package of this repository, never another installed one."""

@@ -33,8 +33,14 @@ else:
         if report.when == "call" or report.outcome != "passed":
             outcome, reason = report.outcome, ""
             if outcome == "skipped":
-                reason = report.longrepr[2].partition("Skipped: ")[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-                outcome = "not applicable" if reason.startswith(NOT_APPLICABLE) else "failed"  # nothing else may be skipped
+                reason = (
+                    report.longrepr[2].partition("Skipped: ")[2]
+                    if isinstance(report.longrepr, tuple)
+                    else str(report.longrepr)
+                )
+                outcome = (
+                    "not applicable" if reason.startswith(NOT_APPLICABLE) else "failed"
+                )  # nothing else may be skipped
                 reason = reason[len(NOT_APPLICABLE) :] if outcome == "not applicable" else f"skipped: {reason}"
             elif outcome == "failed":
                 crash = getattr(report.longrepr, "reprcrash", None)
@@ -44,12 +50,20 @@ else:
 
     def pytest_collectreport(report):
         if report.failed:
-            _outcomes[report.nodeid] = {"outcome": "failed", "reason": str(report.longrepr).strip().splitlines()[-1][:300]}
+            _outcomes[report.nodeid] = {
+                "outcome": "failed",
+                "reason": str(report.longrepr).strip().splitlines()[-1][:300],
+            }
 
     def pytest_sessionfinish(session, exitstatus):
         import torch
         import transformers
 
         if "CONTRACT_REPORT" in os.environ:
-            content = {"transformers": transformers.__version__, "torch": torch.__version__, "python": sys.version.split()[0], "tests": _outcomes}
+            content = {
+                "transformers": transformers.__version__,
+                "torch": torch.__version__,
+                "python": sys.version.split()[0],
+                "tests": _outcomes,
+            }
             Path(os.environ["CONTRACT_REPORT"]).write_text(json.dumps(content, indent=1), encoding="utf-8")

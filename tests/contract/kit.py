@@ -13,7 +13,7 @@ from typing import Dict, List, Optional, Tuple
 
 import torch
 import transformers
-from measure import OUTPUTS as TOLERANCE, relative_error as error  # noqa: F401, the tests take them from here
+from measure import OUTPUTS as TOLERANCE  # noqa: F401, the tests take them from here
 from safetensors.torch import load_file
 
 KIT = Path(os.environ["CONTRACT_KIT"])
@@ -61,7 +61,9 @@ class Folder:
         return next(iter(sorted(self.cases.items())))[1][0]
 
 
-FOLDERS: List[Folder] = [Folder(**entry) for entry in json.loads((KIT / "kit.json").read_text(encoding="utf-8"))["folders"]]
+FOLDERS: List[Folder] = [
+    Folder(**entry) for entry in json.loads((KIT / "kit.json").read_text(encoding="utf-8"))["folders"]
+]
 RECORDED = [folder for folder in FOLDERS if folder.recorded]
 CLASSIFIERS = [folder for folder in FOLDERS if folder.has_classifier]
 PAIR = [next(f for f in FOLDERS if f.package == package and f.has_classifier) for package in ("llavavit", "byteformer")]
@@ -81,8 +83,13 @@ def package_class(package: str, name: str) -> type:
 
 def auto_image_processor(not_applicable):
     """transformers.AutoImageProcessor; on some releases the class itself is a stand-in that asks for torchvision."""
-    if "torchvision" in getattr(transformers.AutoImageProcessor, "_backends", ()) and not transformers.utils.is_torchvision_available():
-        not_applicable("this release has no AutoImageProcessor without torchvision; the processor's own class and pipeline() work")
+    if (
+        "torchvision" in getattr(transformers.AutoImageProcessor, "_backends", ())
+        and not transformers.utils.is_torchvision_available()
+    ):
+        not_applicable(
+            "this release has no AutoImageProcessor without torchvision; the processor's own class and pipeline() work"
+        )
     return transformers.AutoImageProcessor
 
 
@@ -100,7 +107,9 @@ def load(source, origin: str = "hub", auto_class: Optional[str] = None, path: Op
     if origin == "package":
         loaded = package_class(source.package, source.architecture).from_pretrained(path, **kwargs)
     else:
-        loaded = getattr(transformers, auto_class or source.auto_class).from_pretrained(path, trust_remote_code=True, **kwargs)
+        loaded = getattr(transformers, auto_class or source.auto_class).from_pretrained(
+            path, trust_remote_code=True, **kwargs
+        )
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     model.eval()
     return loaded
@@ -120,5 +129,9 @@ def main_output(output) -> torch.Tensor:
 def assert_same_weights(actual: Dict[str, torch.Tensor], expected: Dict[str, torch.Tensor]) -> None:
     """Same names, same types, same bits."""
     assert sorted(actual) == sorted(expected)
-    differing = [key for key in expected if actual[key].dtype != expected[key].dtype or not torch.equal(actual[key], expected[key])]
+    differing = [
+        key
+        for key in expected
+        if actual[key].dtype != expected[key].dtype or not torch.equal(actual[key], expected[key])
+    ]
     assert not differing, f"changed while loading: {differing}"

@@ -35,7 +35,11 @@ def test_output_attentions(source, backend):
 
 
 @BOTH_MODELS
-@pytest.mark.parametrize("extra", [{}, {"output_hidden_states": True}, {"output_hidden_states": True, "output_attentions": True}], ids=["plain", "states", "all"])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"output_hidden_states": True}, {"output_hidden_states": True, "output_attentions": True}],
+    ids=["plain", "states", "all"],
+)
 def test_return_dict_false(source, extra):
     model = load(source)
     asked = run(model, source.inputs, **extra)
@@ -67,7 +71,9 @@ def gradients(model, source):
 def test_gradient_checkpointing(source, origin, reentrant):
     expected = gradients(load(source, origin), source)
     model = load(source, origin)
-    model.gradient_checkpointing_enable(**({} if reentrant is None else {"gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}))
+    model.gradient_checkpointing_enable(
+        **({} if reentrant is None else {"gradient_checkpointing_kwargs": {"use_reentrant": reentrant}})
+    )
     assert model.is_gradient_checkpointing
     actual = gradients(model, source)
     assert [name for name, gradient in actual.items() if gradient is None] == []

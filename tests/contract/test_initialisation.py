@@ -18,7 +18,11 @@ def copy_with(source, tmp_path, keep=lambda key: True, **config):
     target = tmp_path / f"partial_{source.name}"
     shutil.copytree(source.path, target)
     (target / "model.safetensors").unlink()
-    save_file({key: value for key, value in source.weights.items() if keep(key)}, target / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {key: value for key, value in source.weights.items() if keep(key)},
+        target / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     entries = json.loads((target / "config.json").read_text(encoding="utf-8"))
     (target / "config.json").write_text(json.dumps({**entries, **config}), encoding="utf-8")
     return target
@@ -61,7 +65,9 @@ def test_missing_head(source, origin, tmp_path):
     assert set(report["missing_keys"]) == {"classifier.weight", "classifier.bias"}
     assert_sane(model, ["classifier.weight", "classifier.bias"])
     state = model.state_dict()
-    assert [k for k, v in source.weights.items() if not k.startswith("classifier") and not torch.equal(state[k], v)] == []
+    assert [
+        k for k, v in source.weights.items() if not k.startswith("classifier") and not torch.equal(state[k], v)
+    ] == []
     assert torch.isfinite(main_output(run(model, source.inputs))).all()
 
 
@@ -88,7 +94,9 @@ def test_other_number_of_labels(source, origin):
     assert model.classifier.weight.shape[0] == 3
     assert_sane(model, ["classifier.weight", "classifier.bias"])
     state = model.state_dict()
-    assert [k for k, v in source.weights.items() if not k.startswith("classifier") and not torch.equal(state[k], v)] == []
+    assert [
+        k for k, v in source.weights.items() if not k.startswith("classifier") and not torch.equal(state[k], v)
+    ] == []
 
 
 @BOTH_MODELS
@@ -99,11 +107,15 @@ def test_almost_everything_missing(source, origin, tmp_path):
     model = load(source, origin, path=path)
     state = model.state_dict()
     assert [key for key in kept if not torch.equal(state[key], source.weights[key])] == []
-    assert_sane(model, [name for name, parameter in model.named_parameters() if name not in kept and parameter.requires_grad])
+    assert_sane(
+        model, [name for name, parameter in model.named_parameters() if name not in kept and parameter.requires_grad]
+    )
     assert torch.isfinite(main_output(run(model, source.inputs))).all()
 
 
-@pytest.mark.parametrize("missing", ["layer_norm1", "mlp.fc1", "self_attn", "head.probe", "head.attention", "embeddings", "downsample"])
+@pytest.mark.parametrize(
+    "missing", ["layer_norm1", "mlp.fc1", "self_attn", "head.probe", "head.attention", "embeddings", "downsample"]
+)
 @BOTH_MODELS
 def test_one_part_missing(source, missing, tmp_path):
     gone = {key for key in source.weights if missing in key}

@@ -5,7 +5,20 @@ import importlib.util
 import pytest
 import torch
 import transformers
-from kit import FOLDERS, KIT, ORIGINS, RECORDED, TOLERANCE, assert_same_weights, error, folder, load, main_output, package_class, run
+from kit import (
+    FOLDERS,
+    KIT,
+    ORIGINS,
+    RECORDED,
+    TOLERANCE,
+    assert_same_weights,
+    error,
+    folder,
+    load,
+    main_output,
+    package_class,
+    run,
+)
 
 EVERY = pytest.mark.parametrize("source", FOLDERS, ids=lambda f: f.name)
 BOTH = pytest.mark.parametrize("origin", ORIGINS)
@@ -29,7 +42,9 @@ def test_the_repository_is_out_of_reach():
 @EVERY
 def test_auto_config(source):
     config = transformers.AutoConfig.from_pretrained(str(source.path), trust_remote_code=True)
-    expected = {"llavavit": ("LlavaViTConfig", "llava_vit"), "byteformer": ("ByteFormerConfig", "byteformer")}[source.package]
+    expected = {"llavavit": ("LlavaViTConfig", "llava_vit"), "byteformer": ("ByteFormerConfig", "byteformer")}[
+        source.package
+    ]
     assert (type(config).__name__, config.model_type) == expected
     assert config.architectures == [source.architecture]
 
@@ -85,7 +100,9 @@ def test_bfloat16_load(name, origin):
     model = load(source, origin, torch_dtype=torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert_same_weights(model.state_dict(), {key: tensor.to(torch.bfloat16) for key, tensor in source.weights.items()})
-    inputs = {key: value.to(torch.bfloat16) if value.is_floating_point() else value for key, value in source.inputs.items()}
+    inputs = {
+        key: value.to(torch.bfloat16) if value.is_floating_point() else value for key, value in source.inputs.items()
+    }
     output = main_output(run(model, inputs))
     exact = main_output(run(load(source), source.inputs))
     assert output.dtype == torch.bfloat16
@@ -98,5 +115,8 @@ def test_package_and_remote_configurations_agree(package, config):
     for source in (f for f in FOLDERS if f.package == package):
         remote = transformers.AutoConfig.from_pretrained(str(source.path), trust_remote_code=True).to_dict()
         imported = package_class(package, config).from_pretrained(str(source.path)).to_dict()
-        remote.pop("_name_or_path", None), imported.pop("_name_or_path", None)  # where it came from, noted by one way only
+        (
+            remote.pop("_name_or_path", None),
+            imported.pop("_name_or_path", None),
+        )  # where it came from, noted by one way only
         assert imported == remote

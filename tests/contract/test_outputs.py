@@ -28,7 +28,10 @@ def test_recorded_outputs(source, backend, origin):
         models = [load(source, origin, **backend_argument(backend))]
     for case, (inputs, expected) in source.cases.items():
         wanted = {name.split(".")[0] for name in expected}
-        flags = {"output_hidden_states": bool(wanted & {"hidden_states", "embeddings"}), "output_attentions": "attentions" in wanted}
+        flags = {
+            "output_hidden_states": bool(wanted & {"hidden_states", "embeddings"}),
+            "output_attentions": "attentions" in wanted,
+        }
         outputs = [run(model, inputs, **flags) for model in models]
         for name, tensor in expected.items():
             actual = _find(outputs, name)
@@ -132,4 +135,7 @@ def test_masked_byteformer_rows_do_not_depend_on_neighbours(backend):
         input_ids[row, length:] = -1
     together = run(model, {"input_ids": input_ids}).logits
     for row, length in enumerate(lengths):
-        assert error(together[row : row + 1], run(model, {"input_ids": input_ids[row : row + 1, : max(length, 4)]}).logits) <= TOLERANCE
+        assert (
+            error(together[row : row + 1], run(model, {"input_ids": input_ids[row : row + 1, : max(length, 4)]}).logits)
+            <= TOLERANCE
+        )

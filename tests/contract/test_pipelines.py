@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from test_processors import image
 
-
 RELEASE = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
 
@@ -31,7 +30,9 @@ def assert_scores(answer, logits):
 
 def test_image_feature_extraction():
     source = folder("llava_vit_base")
-    pipe = transformers.pipeline("image-feature-extraction", model=str(source.path), image_processor=clip(source), trust_remote_code=True)
+    pipe = transformers.pipeline(
+        "image-feature-extraction", model=str(source.path), image_processor=clip(source), trust_remote_code=True
+    )
     features = torch.tensor(pipe(image()))
     assert error(features, run(load(source), dict(clip(source)(image(), return_tensors="pt"))).last_hidden_state) < 1e-5
 
@@ -47,7 +48,9 @@ def test_image_feature_extraction_with_the_folders_processor(not_applicable):
 
 def test_image_classification_llava_vit():
     source = folder("llava_vit_image")
-    pipe = transformers.pipeline("image-classification", model=str(source.path), image_processor=clip(source), trust_remote_code=True)
+    pipe = transformers.pipeline(
+        "image-classification", model=str(source.path), image_processor=clip(source), trust_remote_code=True
+    )
     logits = run(load(source), dict(clip(source)(image(), return_tensors="pt"))).logits
     assert_scores(pipe(image()), logits)
 
@@ -67,7 +70,9 @@ def test_image_classification_byteformer(kind, tmp_path):
 
 
 def audio_pipeline():
-    return transformers.pipeline("audio-classification", model=str(folder("byteformer_k32_sinusoidal").path), trust_remote_code=True)
+    return transformers.pipeline(
+        "audio-classification", model=str(folder("byteformer_k32_sinusoidal").path), trust_remote_code=True
+    )
 
 
 @pytest.mark.parametrize("kind", ["array", "dictionary"])

@@ -5,7 +5,20 @@ import json
 import pytest
 import torch
 import transformers
-from kit import CLASSIFIERS, FOLDERS, ORIGINS, PAIR, TOLERANCE, assert_same_weights, auto_image_processor, error, folder, load, main_output, run
+from kit import (
+    CLASSIFIERS,
+    FOLDERS,
+    ORIGINS,
+    PAIR,
+    TOLERANCE,
+    assert_same_weights,
+    auto_image_processor,
+    error,
+    folder,
+    load,
+    main_output,
+    run,
+)
 
 BOTH = pytest.mark.parametrize("origin", ORIGINS)
 
@@ -74,10 +87,17 @@ def test_bfloat16_save(tmp_path):
     assert_same_weights(load(source, path=tmp_path / "bf16", torch_dtype="auto").state_dict(), expected)
 
 
-@pytest.mark.parametrize("name, auto_class", [("byteformer_k4_w16", "AutoImageProcessor"), ("byteformer_k32_sinusoidal", "AutoFeatureExtractor")])
+@pytest.mark.parametrize(
+    "name, auto_class",
+    [("byteformer_k4_w16", "AutoImageProcessor"), ("byteformer_k32_sinusoidal", "AutoFeatureExtractor")],
+)
 def test_processor_is_saved_with_its_code(name, auto_class, tmp_path, not_applicable):
     source = folder(name)
-    loader = auto_image_processor(not_applicable) if auto_class == "AutoImageProcessor" else getattr(transformers, auto_class)
+    loader = (
+        auto_image_processor(not_applicable)
+        if auto_class == "AutoImageProcessor"
+        else getattr(transformers, auto_class)
+    )
     processor = loader.from_pretrained(str(source.path), trust_remote_code=True)
     processor.save_pretrained(tmp_path / "processor")
     saved = json.loads((tmp_path / "processor" / "preprocessor_config.json").read_text(encoding="utf-8"))
@@ -86,4 +106,6 @@ def test_processor_is_saved_with_its_code(name, auto_class, tmp_path, not_applic
     assert (tmp_path / "processor" / f"{module}.py").read_bytes() == (source.path / f"{module}.py").read_bytes()
     load(source).save_pretrained(tmp_path / "processor")
     again = loader.from_pretrained(str(tmp_path / "processor"), trust_remote_code=True)
-    assert {k: v for k, v in again.to_dict().items() if k != "auto_map"} == {k: v for k, v in processor.to_dict().items() if k != "auto_map"}
+    assert {k: v for k, v in again.to_dict().items() if k != "auto_map"} == {
+        k: v for k, v in processor.to_dict().items() if k != "auto_map"
+    }

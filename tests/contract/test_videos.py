@@ -34,8 +34,13 @@ def test_frames_through_the_auto_class():
 def test_auto_video_processor(not_applicable):
     if not hasattr(transformers, "AutoVideoProcessor"):
         not_applicable("this release has no AutoVideoProcessor; AutoProcessor gives the same object")
-    if "torchvision" in getattr(transformers.AutoVideoProcessor, "_backends", ()) and not transformers.utils.is_torchvision_available():
-        not_applicable("this release has no AutoVideoProcessor without torchvision; AutoProcessor gives the same object")
+    if (
+        "torchvision" in getattr(transformers.AutoVideoProcessor, "_backends", ())
+        and not transformers.utils.is_torchvision_available()
+    ):
+        not_applicable(
+            "this release has no AutoVideoProcessor without torchvision; AutoProcessor gives the same object"
+        )
     path = folder("llava_vit_video").path
     assert processor(path, "AutoVideoProcessor").to_dict() == processor(path).to_dict()
 
@@ -44,7 +49,11 @@ def test_saved_beside_the_model(tmp_path):
     source = folder("llava_vit_video")
     load(source).save_pretrained(tmp_path)
     processor(source.path).save_pretrained(tmp_path)
-    for name in ("video_preprocessor_config.json", "preprocessor_config.json", *(file.name for file in source.path.glob("video_*.py"))):
+    for name in (
+        "video_preprocessor_config.json",
+        "preprocessor_config.json",
+        *(file.name for file in source.path.glob("video_*.py")),
+    ):
         assert (tmp_path / name).read_bytes() == (source.path / name).read_bytes(), name
     expected = processor(source.path)(videos=clip(), selection="none")["pixel_values"]
     assert np.array_equal(processor(tmp_path)(videos=clip(), selection="none")["pixel_values"], expected)
@@ -70,7 +79,9 @@ def test_video_classification_of_a_file(tmp_path, not_applicable):
         file.mux(stream.encode())
     source = folder("llava_vit_video")
     inputs = processor(source.path)(videos=tmp_path / "clip.mp4", return_tensors="pt")
-    answer = transformers.pipeline("video-classification", model=str(source.path), trust_remote_code=True)(str(tmp_path / "clip.mp4"))
+    answer = transformers.pipeline("video-classification", model=str(source.path), trust_remote_code=True)(
+        str(tmp_path / "clip.mp4")
+    )
     assert inputs["pixel_values"].shape[2] == len(clip())
     assert_scores(answer, run(load(source), dict(inputs)).logits)
 

@@ -32,7 +32,17 @@ def install(version: str) -> Path:
     FOLDER.mkdir(exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not (target / "complete").exists():
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target", str(target)]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--upgrade",
+                "--target",
+                str(target),
+            ]
             done = subprocess.run([*pip, f"huggingface_hub=={version}"], capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"huggingface_hub {version} cannot be installed: {done.stderr}")

@@ -14,7 +14,10 @@ from local_hub import LocalHub
 TESTS = Path(__file__).resolve().parent
 SCRIPTS = TESTS.parents[1] / "scripts"
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
-CONFIG = {"architectures": ["TinyModel"], "auto_map": {"AutoModel": "modeling_tiny.TinyModel", "AutoModelForImageClassification": "modeling_tiny.TinyHead"}}
+CONFIG = {
+    "architectures": ["TinyModel"],
+    "auto_map": {"AutoModel": "modeling_tiny.TinyModel", "AutoModelForImageClassification": "modeling_tiny.TinyHead"},
+}
 
 
 def make_folder(folder: Path, weights: bytes = b"") -> Path:
@@ -29,7 +32,9 @@ def make_folder(folder: Path, weights: bytes = b"") -> Path:
 
 
 def names_and_bytes(folder: Path) -> Dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @dataclass
@@ -47,11 +52,25 @@ class Ran:
 
 def run_python(script: Path, *arguments: str, env: Dict[str, str], timeout: int = 300) -> Ran:
     command = [sys.executable, str(script), *map(str, arguments)]
-    done = subprocess.run(command, env={**env, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=timeout, cwd=str(env.get("HF_HOME", ".")))
+    done = subprocess.run(
+        command,
+        env={**env, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=str(env.get("HF_HOME", ".")),
+    )
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def run_upload(hub: LocalHub, *arguments: str, token: Optional[str] = None, client: str = INSTALLED, verified: bool = False, **more: str) -> Ran:
+def run_upload(
+    hub: LocalHub,
+    *arguments: str,
+    token: Optional[str] = None,
+    client: str = INSTALLED,
+    verified: bool = False,
+    **more: str,
+) -> Ran:
     """upload.py as a process, by default without its verification, which has tests of its own."""
     script = SCRIPTS / "upload.py" if verified else TESTS / "upload_unverified.py"
     return run_python(script, *arguments, env=hub.env(token, **client_env(client), **more))
@@ -76,5 +95,9 @@ def run_fetch(hub: LocalHub, *arguments: str, token: Optional[str] = None, clien
 
 def holds(hub: LocalHub, repo_id: str, folder: Path, revision: str = "main") -> bool:
     """Whether the repository's files are the folder's, byte for byte (and the .gitattributes that every repository has)."""
-    remote = {path: hub.content(repo_id, path, revision) for path in hub.repo(repo_id).tree(revision) if path != ".gitattributes"}
+    remote = {
+        path: hub.content(repo_id, path, revision)
+        for path in hub.repo(repo_id).tree(revision)
+        if path != ".gitattributes"
+    }
     return remote == names_and_bytes(folder)

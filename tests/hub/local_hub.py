@@ -144,7 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: self.fault.after])
             raise DropConnection
         if self.fault and self.fault.kind == "flip":
-            content = content[: self.fault.after] + bytes([content[self.fault.after] ^ 1]) + content[self.fault.after + 1 :]
+            content = (
+                content[: self.fault.after] + bytes([content[self.fault.after] ^ 1]) + content[self.fault.after + 1 :]
+            )
         self.wfile.write(content)
 
     def answer_json(self, value, status: int = 200, headers: Optional[Dict[str, str]] = None) -> None:
@@ -232,10 +234,20 @@ class LocalHub:
     def repo(self, repo_id: str) -> Repo:
         return self.store.repos[repo_id]
 
-    def put(self, repo_id: str, files: Dict[str, bytes], ref: str = "main", title: str = "by the test", private: bool = False) -> str:
+    def put(
+        self,
+        repo_id: str,
+        files: Dict[str, bytes],
+        ref: str = "main",
+        title: str = "by the test",
+        private: bool = False,
+    ) -> str:
         """Commits files without going through HTTP; returns the commit."""
         repo = self.store.repos.setdefault(repo_id, Repo(repo_id, private))
-        new = {path: self.store.large.add(data) if upload_mode(path, len(data)) == "lfs" else SmallFile(data) for path, data in files.items()}
+        new = {
+            path: self.store.large.add(data) if upload_mode(path, len(data)) == "lfs" else SmallFile(data)
+            for path, data in files.items()
+        }
         base = repo.tree(ref) if ref in repo.refs else repo.tree()
         return repo.commit(ref, {**base, **new}, title)
 
@@ -271,7 +283,14 @@ class LocalHub:
         if account is None:
             raise HubRefusal(401, "Invalid username or password.")
         role = "write" if account.may_write else "read"
-        http.answer_json({"type": "user", "name": account.name, "orgs": [], "auth": {"type": "access_token", "accessToken": {"role": role}}})
+        http.answer_json(
+            {
+                "type": "user",
+                "name": account.name,
+                "orgs": [],
+                "auth": {"type": "access_token", "accessToken": {"role": role}},
+            }
+        )
 
     def create(self, http, account, query) -> None:
         asked = json.loads(http.body())
@@ -307,7 +326,11 @@ class LocalHub:
 
     def refs(self, http, account, query, repo_id) -> None:
         repo = self.store.readable(account, repo_id)
-        branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in repo.refs.items() if not n.startswith("refs/pr/")]
+        branches = [
+            {"name": n, "ref": f"refs/heads/{n}", "targetCommit": c}
+            for n, c in repo.refs.items()
+            if not n.startswith("refs/pr/")
+        ]
         http.answer_json({"branches": branches, "tags": [], "converts": []})
 
     def preupload(self, http, account, query, repo_id, revision) -> None:
@@ -325,7 +348,9 @@ class LocalHub:
         self.store.readable(account, repo_id)
         if account is None:
             raise HubRefusal(401, "Invalid username or password.")
-        http.answer_json({"transfer": "basic", "objects": [self.lfs_actions(repo_id, o["oid"], o["size"]) for o in asked["objects"]]})
+        http.answer_json(
+            {"transfer": "basic", "objects": [self.lfs_actions(repo_id, o["oid"], o["size"]) for o in asked["objects"]]}
+        )
 
     def lfs_actions(self, repo_id: str, sha256: str, size: int) -> dict:
         if self.store.large.holds(sha256):
@@ -373,7 +398,12 @@ class LocalHub:
             if not as_pull and ref not in repo.refs:
                 raise HubRefusal(400, f"{revision} is not a branch")
             oid = repo.commit(ref, tree, title)
-        answer = {"success": True, "commitUrl": f"{self.endpoint}/{repo_id}/commit/{oid}", "commitOid": oid, "hookOutput": ""}
+        answer = {
+            "success": True,
+            "commitUrl": f"{self.endpoint}/{repo_id}/commit/{oid}",
+            "commitOid": oid,
+            "hookOutput": "",
+        }
         if as_pull:
             answer["pullRequestUrl"] = f"{self.endpoint}/{repo_id}/discussions/{ref.rsplit('/', 1)[1]}"
         http.answer_json(answer)
@@ -386,7 +416,10 @@ class LocalHub:
                 tree[value["path"]] = SmallFile(base64.b64decode(value["content"]))
             elif kind == "lfsFile":
                 if not self.store.large.holds(value["oid"]):
-                    raise HubRefusal(400, f"Your push was rejected because an LFS pointer pointed to a file that does not exist: {value['path']}")
+                    raise HubRefusal(
+                        400,
+                        f"Your push was rejected because an LFS pointer pointed to a file that does not exist: {value['path']}",
+                    )
                 tree[value["path"]] = LargeFile(value["oid"], self.store.large.path(value["oid"]).stat().st_size)
             elif kind == "deletedFile":
                 if tree.pop(value["path"], None) is None:
@@ -405,7 +438,11 @@ class LocalHub:
 
     def tree(self, http, account, query, repo_id, revision, folder=None) -> None:
         entries = self.store.readable(account, repo_id).tree(revision)
-        shown = [self.listed(path, entry) for path, entry in sorted(entries.items()) if not folder or path.startswith(folder + "/")]
+        shown = [
+            self.listed(path, entry)
+            for path, entry in sorted(entries.items())
+            if not folder or path.startswith(folder + "/")
+        ]
         if folder and not shown:
             raise HubRefusal(404, f"{folder} does not exist on {revision!r}", "EntryNotFound")
         start = int(query.get("cursor", 0))
@@ -438,7 +475,10 @@ class LocalHub:
             http.answer_content(entry.content, headers)
             return
         headers.update({"X-Linked-Size": str(entry.size), "X-Linked-ETag": f'"{entry.sha256}"'})
-        http.answer(status=302, headers={**headers, "Location": f"{self.storage}/blob/{entry.sha256}?signature={secrets.token_hex(8)}"})
+        http.answer(
+            status=302,
+            headers={**headers, "Location": f"{self.storage}/blob/{entry.sha256}?signature={secrets.token_hex(8)}"},
+        )
 
     REPO = r"([^/]+/[^/]+?)"
     ROUTES = [

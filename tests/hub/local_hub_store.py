@@ -117,7 +117,9 @@ class Repo:
         return tree[path]
 
     def commit(self, ref: str, tree: Tree, title: str) -> str:
-        listing = json.dumps([ref, title, len(self.commits), {path: entry.etag for path, entry in sorted(tree.items())}])
+        listing = json.dumps(
+            [ref, title, len(self.commits), {path: entry.etag for path, entry in sorted(tree.items())}]
+        )
         oid = hashlib.sha1(listing.encode()).hexdigest()
         self.commits[oid] = dict(tree)
         self.refs[ref] = oid
@@ -182,7 +184,9 @@ class Store:
         if account is None:
             raise HubRefusal(401, "Invalid username or password.")
         if repo_id.split("/")[0] != account.name or not account.may_write:
-            raise HubRefusal(403, f"You don't have the rights to create a model under the namespace {repo_id.split('/')[0]!r}.")
+            raise HubRefusal(
+                403, f"You don't have the rights to create a model under the namespace {repo_id.split('/')[0]!r}."
+            )
         if repo_id in self.repos:
             raise HubRefusal(409, "You already created this model repo")
         self.repos[repo_id] = Repo(repo_id, private)
@@ -192,7 +196,11 @@ class Store:
         """A repository that the account may not see is as absent as one that does not exist; without a token, both are 401."""
         repo = self.repos.get(repo_id)
         if repo is None or (repo.private and (account is None or account.name != repo.owner)):
-            raise HubRefusal(404 if account else 401, "Repository not found" if account else "Invalid username or password.", "RepoNotFound")
+            raise HubRefusal(
+                404 if account else 401,
+                "Repository not found" if account else "Invalid username or password.",
+                "RepoNotFound",
+            )
         return repo
 
     def writable(self, account: Optional[Account], repo_id: str, as_pull: bool = False) -> Repo:

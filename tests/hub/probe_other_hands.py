@@ -1,6 +1,6 @@
 """One process of a stranger: runs the case it is given and prints what it found as JSON. Sees no repository.
 
-    python probe_other_hands.py CASE ARGUMENTS...
+python probe_other_hands.py CASE ARGUMENTS...
 """
 
 import importlib
@@ -26,7 +26,9 @@ def has_weights_of(model, folder):
     """Whether every tensor of the model is the file's, bit for bit. A file may hold a head and prefix its backbone."""
     saved = load_file(os.path.join(folder, "model.safetensors"))
     prefix = f"{model.base_model_prefix}."
-    return all(torch.equal(tensor, saved.get(key, saved.get(prefix + key))) for key, tensor in model.state_dict().items())
+    return all(
+        torch.equal(tensor, saved.get(key, saved.get(prefix + key))) for key, tensor in model.state_dict().items()
+    )
 
 
 def listing(folder):
@@ -54,7 +56,9 @@ def vendored(parent, module, class_name, folder, saved):
         "weights": has_weights_of(model, folder),
         "remote module": type(again).__module__,
         "again": all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in again.state_dict().items()),
-        "repository seen": sorted(name for name in sys.modules if name.split(".")[0] in ("llavavit", "byteformer", "hubtools")),
+        "repository seen": sorted(
+            name for name in sys.modules if name.split(".")[0] in ("llavavit", "byteformer", "hubtools")
+        ),
     }
 
 
@@ -91,7 +95,9 @@ def at_once(count, name, folder, warm):
     load(warm)  # what transformers itself imports late; another folder, so that the cache stays empty for `name`
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(int(count)), context.Queue()
-    processes = [context.Process(target=_load_at_once, args=(barrier, results, name, folder)) for _ in range(int(count))]
+    processes = [
+        context.Process(target=_load_at_once, args=(barrier, results, name, folder)) for _ in range(int(count))
+    ]
     for process in processes:
         process.start()
     found = [results.get(timeout=240) for _ in processes]

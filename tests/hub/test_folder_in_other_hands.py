@@ -11,17 +11,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from hubtools.assembly.build import build_folder
+from hubtools.assembly.origin import Origin
+from hubtools.assembly.recipes import load_recipe
+from hubtools.packages import PACKAGES
 from local_hub import LocalHub
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
-from hubtools.assembly.build import build_folder
-from hubtools.assembly.origin import Origin
-from hubtools.packages import PACKAGES
-from hubtools.assembly.recipes import load_recipe
-
 TOMLS = {"llavavit": LLAVA_VIT_TOML, "byteformer": BYTEFORMER_TOML}
 PYTHON = os.environ.get("HUB_FOLDER_PYTHON", sys.executable)
-ODD_NAMES = ["with space", "dots.v1.5", "ends.py", "模型-ñ-модель", "5-first-a-digit", "class", "torch", "it's [odd]#%20", "ends."]
+ODD_NAMES = [
+    "with space",
+    "dots.v1.5",
+    "ends.py",
+    "模型-ñ-модель",
+    "5-first-a-digit",
+    "class",
+    "torch",
+    "it's [odd]#%20",
+    "ends.",
+]
 
 
 def build(base, kind, seed=0):
@@ -39,15 +48,24 @@ def probe(tmp_path, *arguments, env=None):
     """Runs a case of probe_other_hands.py, copied away from the repository, with an empty cache."""
     tmp_path.mkdir(exist_ok=True)
     script = shutil.copy(Path(__file__).with_name("probe_other_hands.py"), tmp_path)
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))
+    }
     env = {**kept, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", **(env or {})}
-    done = subprocess.run([PYTHON, script, *map(str, arguments)], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [PYTHON, script, *map(str, arguments)], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def hub_env(hub):
-    return {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1,localhost"}
+    return {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +111,14 @@ def test_vendored_into_another_package(folders, kind, tmp_path):
     (home.parent / "__init__.py").touch()
     class_name = next(iter(package.models.values()))
     (home / "__init__.py").write_text(f"from .{package.modeling} import {class_name} as Renamed\n")
-    found = probe(tmp_path, "vendored", tmp_path / "vendor", "their_library.vision", "Renamed", folders[kind], tmp_path / "saved")
+    found = probe(
+        tmp_path, "vendored", tmp_path / "vendor", "their_library.vision", "Renamed", folders[kind], tmp_path / "saved"
+    )
     assert found["module"] == f"their_library.vision.{package.modeling}" and found["weights"] and found["again"]
     assert found["remote module"].startswith("transformers_modules.") and found["repository seen"] == []
-    assert {f"{package.modeling}.py", f"{package.configuration}.py"} <= {file.name for file in (tmp_path / "saved").iterdir()}
+    assert {f"{package.modeling}.py", f"{package.configuration}.py"} <= {
+        file.name for file in (tmp_path / "saved").iterdir()
+    }
 
 
 @pytest.mark.parametrize("kind", TOMLS)

@@ -40,7 +40,11 @@ def test_fetches_every_file(hub, client):
     assert fetched(ran) == hub.files
 
 
-FLIPS = {"model.safetensors": r"GET /blob/", "config.json": r"GET /user/model/resolve/[^ ]*/config\.json", "modeling_tiny.py": r"GET .*/modeling_tiny\.py"}
+FLIPS = {
+    "model.safetensors": r"GET /blob/",
+    "config.json": r"GET /user/model/resolve/[^ ]*/config\.json",
+    "modeling_tiny.py": r"GET .*/modeling_tiny\.py",
+}
 
 
 @pytest.mark.parametrize("name", FLIPS)

@@ -7,11 +7,10 @@ import sys
 import pytest
 from hub_clients import INSTALLED, client_env, clients
 from hub_kit import SCRIPTS, holds, run_python, run_upload
-from local_hub import LocalHub
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
+from local_hub import LocalHub
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 # Loads by name, in a process that knows nothing but HF_ENDPOINT, and compares with the file's weights.
 LOAD = """
@@ -27,7 +26,13 @@ print(json.dumps({"class": type(model).__name__, "module": type(model).__module_
 """
 KINDS = {
     "llavavit": (LLAVA_VIT_TOML, "AutoModel", "LlavaViTModel", "CLIPImageProcessor", "CLIPImageProcessor"),
-    "byteformer": (BYTEFORMER_TOML, "AutoModelForImageClassification", "ByteFormerForImageClassification", "AutoImageProcessor", "ByteFormerImageProcessor"),
+    "byteformer": (
+        BYTEFORMER_TOML,
+        "AutoModelForImageClassification",
+        "ByteFormerForImageClassification",
+        "AutoImageProcessor",
+        "ByteFormerImageProcessor",
+    ),
 }
 
 
@@ -89,7 +94,10 @@ COMMANDS = {
 def cli_upload(hub, folder, name, client):
     """`hf upload`, or `huggingface-cli upload` where the release knows no `hf`."""
     env = {**hub.env(hub.token, HF_HUB_DISABLE_XET="1"), **client_env(client)}
-    has_hf = subprocess.run([sys.executable, "-c", "import huggingface_hub.cli.hf"], env=env, capture_output=True).returncode == 0
+    has_hf = (
+        subprocess.run([sys.executable, "-c", "import huggingface_hub.cli.hf"], env=env, capture_output=True).returncode
+        == 0
+    )
     command = [sys.executable, "-c", COMMANDS["hf" if has_hf else "huggingface-cli"], "upload", name, str(folder), "."]
     return subprocess.run(command, env=env, capture_output=True, text=True)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from hub_clients import clients
 from hub_kit import CARD, holds, make_folder, run_python, run_upload
 from hubtools.errors import UserError
@@ -357,7 +356,12 @@ def test_a_link_out_of_the_folder_is_refused_before_anything_is_read_or_sent(hub
         (folder / name).unlink(missing_ok=True)
         plant(folder, name, tmp_path / "key")
         ran = run_upload(hub, folder, REPO, token=hub.token)
-        assert ran.code == 2 and name in ran.last_line and "leads out of the folder" in ran.last_line and "a secret" not in ran.err
+        assert (
+            ran.code == 2
+            and name in ran.last_line
+            and "leads out of the folder" in ran.last_line
+            and "a secret" not in ran.err
+        )
         (folder / name).unlink()
     assert not hub.requests
 
@@ -421,7 +425,11 @@ def upload_with_token(tmp_path, event, given):
     with LocalHub(tmp_path / "hub") as hub:
         token = hub.add_account("user")
         status = {"400": 400, "401": 401, "403": 403}.get(event[-3:], 500)
-        hub.faults = [Fault(where, "status", status, message=f"bad token {token} in Authorization: Bearer {token}")] if where else []
+        hub.faults = (
+            [Fault(where, "status", status, message=f"bad token {token} in Authorization: Bearer {token}")]
+            if where
+            else []
+        )
         arguments = [make_folder(tmp_path / "folder"), REPO, "--debug", "--retries", "1"]
         if given == "argument":
             arguments += ["--token", token]
@@ -450,7 +458,9 @@ def test_the_token_appears_nowhere(token_uploads, event, given):
         assert "bad token <token>" in ran.err, "the Hub's message did not come through"
     assert token not in ran.out and token not in ran.err
     login = folder / "hub" / "hf_home" / "token"
-    assert not [path for path in folder.rglob("*") if path.is_file() and path != login and token.encode() in path.read_bytes()]
+    assert not [
+        path for path in folder.rglob("*") if path.is_file() and path != login and token.encode() in path.read_bytes()
+    ]
     assert any(seen.headers.get("authorization") == f"Bearer {token}" for seen in hub.sent("hub"))
     assert not [seen for seen in hub.sent("storage") if token in str(seen)]
 
@@ -500,7 +510,19 @@ def a_pipe(folder):
 
 
 BAD_FOLDERS = [no_folder, a_file, an_empty_folder, no_config, a_broken_link, a_pipe]
-BAD_NAMES = ["model", "a/b/c", "user/", "/model", "", "user/mo del", "user/model.git", "user/mod--el", "user/modèle", "user/" + "x" * 120, "https://huggingface.co/user/model"]
+BAD_NAMES = [
+    "model",
+    "a/b/c",
+    "user/",
+    "/model",
+    "",
+    "user/mo del",
+    "user/model.git",
+    "user/mod--el",
+    "user/modèle",
+    "user/" + "x" * 120,
+    "https://huggingface.co/user/model",
+]
 BAD_TOKENS = ["", "  ", "hf_a b", "hf_a\nb", "hf_é"]
 
 

@@ -1,6 +1,6 @@
 """upload.py without its verification, for the tests of what comes after it: those take no model, only files.
 
-    python upload_unverified.py FOLDER USER/NAME ...     (PYTHONPATH chooses the release of huggingface_hub)
+python upload_unverified.py FOLDER USER/NAME ...     (PYTHONPATH chooses the release of huggingface_hub)
 """
 
 import sys

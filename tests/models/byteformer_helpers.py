@@ -6,12 +6,12 @@ import random
 from pathlib import Path
 
 import torch
-from byteformer import ByteFormerConfig, ByteFormerForImageClassification
-from plain_byteformer import PlainByteFormer
+from hubtools.assembly.layouts import to_hub_layout
 from measure import relative_error  # noqa: F401, for the tests that take it from here
+from plain_byteformer import PlainByteFormer
 from safetensors.torch import load_file
 
-from hubtools.assembly.layouts import to_hub_layout
+from byteformer import ByteFormerConfig, ByteFormerForImageClassification
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PADDING = 256
@@ -76,7 +76,9 @@ def random_config(seed: int, **changes) -> ByteFormerConfig:
 def plain_twin(model) -> PlainByteFormer:
     """The plain implementation with the same weights."""
     plain = PlainByteFormer({**model.config.to_dict(), "num_labels": model.config.num_labels}).eval()
-    plain.load_state_dict({name.removeprefix("byteformer."): value for name, value in model.state_dict().items()}, strict=True)
+    plain.load_state_dict(
+        {name.removeprefix("byteformer."): value for name, value in model.state_dict().items()}, strict=True
+    )
     return plain
 
 
@@ -101,7 +103,9 @@ def golden_config(name: str) -> dict:
 
 
 def golden_model(name: str, backend: str) -> ByteFormerForImageClassification:
-    model = ByteFormerForImageClassification._from_config(ByteFormerConfig(**golden_config(name)), attn_implementation=backend).eval()
+    model = ByteFormerForImageClassification._from_config(
+        ByteFormerConfig(**golden_config(name)), attn_implementation=backend
+    ).eval()
     recorded = load_file(GOLDEN / f"{name}.weights.safetensors")
     expected = model.state_dict()
     _, parts = to_hub_layout("byteformer", recorded, expected)

@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 
 import torch
-from llavavit import LlavaViTConfig, LlavaViTModel
-from plain_llava_vit import PlainLlavaViT
 from measure import relative_error  # noqa: F401, for the tests that take it from here
+from plain_llava_vit import PlainLlavaViT
 from safetensors.torch import load_file
 
+from llavavit import LlavaViTConfig, LlavaViTModel
+
 GOLDEN = Path(__file__).parents[1] / "golden"
-TINY = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+TINY = dict(
+    hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+)
 
 
 def tiny_config(**changes) -> LlavaViTConfig:

@@ -3,13 +3,20 @@
 
 import pytest
 import torch
-from byteformer import modeling_byteformer
-from byteformer import ByteFormerForImageClassification
-from byteformer_helpers import byte_batch, golden_cases, golden_model, golden_tensors, plain_twin, random_config
-from byteformer_helpers import randomised, tiny_model
-from plain_byteformer import PlainByteFormerSdpa
+from byteformer_helpers import (
+    byte_batch,
+    golden_cases,
+    golden_model,
+    golden_tensors,
+    plain_twin,
+    random_config,
+    randomised,
+    tiny_model,
+)
 from measure import OUTPUTS, relative_error
+from plain_byteformer import PlainByteFormerSdpa
 
+from byteformer import ByteFormerForImageClassification, modeling_byteformer
 
 
 @pytest.fixture(params=["convolution", "look-ups"])

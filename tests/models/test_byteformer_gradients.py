@@ -5,9 +5,15 @@ import copy
 
 import pytest
 import torch
-from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel, modeling_byteformer
 from byteformer_helpers import PADDING, byte_batch, plain_twin, tiny_model
 from measure import OUTPUTS, assert_gradients_close, close, relative_error
+
+from byteformer import (
+    ByteFormerForAudioClassification,
+    ByteFormerForImageClassification,
+    ByteFormerModel,
+    modeling_byteformer,
+)
 
 
 def gradients(model):
@@ -19,7 +25,7 @@ def test_look_up_gradients_equal_the_convolution_s(masked, monkeypatch):
     input_ids = byte_batch([390, 120, 33])
     found = []
     for look_ups in (True, False):
-        monkeypatch.setattr(modeling_byteformer, "look_ups_pay", lambda tokens, vocabulary: look_ups)
+        monkeypatch.setattr(modeling_byteformer, "look_ups_pay", lambda tokens, vocabulary, pays=look_ups: pays)
         model = tiny_model(mask_padding=masked)
         model(input_ids, labels=torch.tensor([0, 3, 1])).loss.backward()
         found.append(gradients(model))
@@ -43,7 +49,9 @@ def test_gradients_equal_those_of_the_plain_implementation():
 def test_every_parameter_gets_a_gradient(masked, sinusoidal):
     model = tiny_model(mask_padding=masked, sinusoidal_pos_emb=sinusoidal)
     model(byte_batch([300, 77]), labels=torch.tensor([0, 3])).loss.backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert without == (["byteformer.embeddings.position_embeddings"] if sinusoidal else [])
 
 
@@ -127,14 +135,18 @@ def test_losses_follow_the_labels():
 
 
 def test_dropouts_act_in_training_only():
-    rates = dict(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2, activation_dropout_prob=0.2, drop_path_rate=0.5)
+    rates = dict(
+        hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2, activation_dropout_prob=0.2, drop_path_rate=0.5
+    )
     input_ids = byte_batch([300])
     for name, rate in rates.items():
         model = tiny_model(**{name: rate})
         assert relative_error(model(input_ids).logits, model(input_ids).logits) <= OUTPUTS, name
         model.train()
         assert relative_error(model(input_ids).logits, model(input_ids).logits) > OUTPUTS, name
-    assert [layer.drop_path_rate for layer in tiny_model(drop_path_rate=0.3).byteformer.encoder.layers] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert [
+        layer.drop_path_rate for layer in tiny_model(drop_path_rate=0.3).byteformer.encoder.layers
+    ] == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_fresh_weights_are_sane():
@@ -147,7 +159,9 @@ def test_fresh_weights_are_sane():
     assert close(positions[3, :2], torch.sin(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
     assert close(positions[3, 32:34], torch.cos(torch.tensor([3.0, 3 * 10000 ** (-1 / 31)])))
     tokens = model(byte_batch([390]), output_hidden_states=[0]).hidden_states[0] - positions[:194]
-    assert 0.5 < tokens.std() / embeddings.byte_embeddings.weight.std() < 2, "the convolution keeps the embeddings' scale"
+    assert 0.5 < tokens.std() / embeddings.byte_embeddings.weight.std() < 2, (
+        "the convolution keeps the embeddings' scale"
+    )
 
 
 def test_an_embedding_without_padding_is_initialised_in_every_row():

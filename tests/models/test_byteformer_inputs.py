@@ -5,9 +5,10 @@ import inspect
 
 import pytest
 import torch
-from byteformer import BYTEFORMER_MODES, ByteFormerConfig, ByteFormerModel
 from byteformer_helpers import PADDING, byte_batch, tiny_config, tiny_model
 from measure import OUTPUTS, relative_error
+
+from byteformer import BYTEFORMER_MODES, ByteFormerConfig, ByteFormerModel
 
 BYTES = byte_batch([60])
 BAD_INPUTS = {
@@ -23,23 +24,38 @@ BAD_INPUTS = {
     "no rows": (dict(input_ids=BYTES[:0]), r"\(0, 60\)"),
     "no bytes": (dict(input_ids=BYTES[:, :0]), r"\(1, 0\)"),
     "shorter than the kernel": (dict(input_ids=BYTES[:, :3]), "at least conv_kernel_size = 4 bytes, got 3"),
-    "longer than the position table": (dict(input_ids=BYTES.repeat(1, 7)[:, :404]), "at most 403 bytes .*200 tokens.*got 404"),
-    "a mask of another length": (dict(input_ids=BYTES, attention_mask=torch.ones(1, 59)), r"\(1, 60\), got .*\(1, 59\)"),
+    "longer than the position table": (
+        dict(input_ids=BYTES.repeat(1, 7)[:, :404]),
+        "at most 403 bytes .*200 tokens.*got 404",
+    ),
+    "a mask of another length": (
+        dict(input_ids=BYTES, attention_mask=torch.ones(1, 59)),
+        r"\(1, 60\), got .*\(1, 59\)",
+    ),
     "a mask of another batch": (dict(input_ids=BYTES, attention_mask=torch.ones(2, 60)), r"\(2, 60\)"),
     "a mask that is a list": (dict(input_ids=BYTES, attention_mask=[1] * 60), "got list"),
     "a mask of fractions": (dict(input_ids=BYTES, attention_mask=torch.full((1, 60), 0.5)), "only 0 and 1"),
     "a mask of twos": (dict(input_ids=BYTES, attention_mask=torch.full((1, 60), 2)), "only 0 and 1"),
-    "a mask that shows padding": (dict(input_ids=byte_batch([50], 60), attention_mask=torch.ones(1, 60)), "contradicts the padding: it is 1"),
+    "a mask that shows padding": (
+        dict(input_ids=byte_batch([50], 60), attention_mask=torch.ones(1, 60)),
+        "contradicts the padding: it is 1",
+    ),
     "a mask that shows padding written -1": (
         dict(input_ids=torch.cat([BYTES, torch.tensor([[-1]])], 1), attention_mask=torch.ones(1, 61)),
         "contradicts the padding",
     ),
-    "a mask that hides bytes": (dict(input_ids=BYTES, attention_mask=torch.zeros(1, 60)), "hides bytes.*mask_padding=True"),
+    "a mask that hides bytes": (
+        dict(input_ids=BYTES, attention_mask=torch.zeros(1, 60)),
+        "hides bytes.*mask_padding=True",
+    ),
 }
 BAD_MASKED_INPUTS = {
     "a row of padding": (dict(input_ids=byte_batch([60, 0])), "only padding in row 1"),
     "a row hidden by the mask": (dict(input_ids=BYTES, attention_mask=torch.zeros(1, 60)), "only padding in row 0"),
-    "a mask that shows padding": (dict(input_ids=byte_batch([50], 60), attention_mask=torch.ones(1, 60)), "contradicts"),
+    "a mask that shows padding": (
+        dict(input_ids=byte_batch([50], 60), attention_mask=torch.ones(1, 60)),
+        "contradicts",
+    ),
     "longer than the position table": (dict(input_ids=byte_batch([404])), "at most 403 bytes"),
 }
 BAD_LABELS = {
@@ -51,8 +67,14 @@ BAD_LABELS = {
     "a list": ([1], "labels must be a torch.Tensor, got list"),
 }
 BAD_CONFIGS = {
-    "window_sizes of the wrong length": (dict(window_sizes=[16, 16]), "window_sizes needs 1 or 4 entries for 4 layers, got 2"),
-    "window_shifts of the wrong length": (dict(window_shifts=[0, 8]), "window_shifts needs 4 entries for 4 layers, got 2"),
+    "window_sizes of the wrong length": (
+        dict(window_sizes=[16, 16]),
+        "window_sizes needs 1 or 4 entries for 4 layers, got 2",
+    ),
+    "window_shifts of the wrong length": (
+        dict(window_shifts=[0, 8]),
+        "window_shifts needs 4 entries for 4 layers, got 2",
+    ),
     "downsample of the wrong length": (dict(downsample=[True] * 5), "downsample needs 4 entries for 4 layers, got 5"),
     "defaults for another depth": (dict(num_hidden_layers=5), "needs 5 entries"),
     "a negative shift": (dict(window_shifts=[0, -8, 0, 0]), "window_shifts must be a list of integers, 0 or more"),
@@ -62,11 +84,17 @@ BAD_CONFIGS = {
     "merging by number": (dict(downsample=[1, 0, 1, 0]), "downsample must be a list of True or False"),
     "an odd kernel": (dict(conv_kernel_size=5), "conv_kernel_size must be even"),
     "a kernel of nothing": (dict(conv_kernel_size=0), "conv_kernel_size must be a positive integer"),
-    "heads that do not divide the width": (dict(num_attention_heads=3), "hidden_size must be a multiple of num_attention_heads"),
+    "heads that do not divide the width": (
+        dict(num_attention_heads=3),
+        "hidden_size must be a multiple of num_attention_heads",
+    ),
     "a fractional width": (dict(hidden_size=32.0), "hidden_size must be a positive integer, got 32.0"),
     "no positions": (dict(max_position_embeddings=0), "max_position_embeddings must be a positive integer"),
     "no room for padding": (dict(vocab_size=1), "vocab_size must be 2 or more"),
-    "an odd width with sinusoidal positions": (dict(hidden_size=33, num_attention_heads=3, sinusoidal_pos_emb=True), "hidden_size must be even"),
+    "an odd width with sinusoidal positions": (
+        dict(hidden_size=33, num_attention_heads=3, sinusoidal_pos_emb=True),
+        "hidden_size must be even",
+    ),
     "a switch by name": (dict(mask_padding="yes"), "mask_padding must be True or False"),
     "a dropout of 1": (dict(hidden_dropout_prob=1.0), r"hidden_dropout_prob must be a probability in \[0, 1\)"),
     "a negative drop path": (dict(drop_path_rate=-0.1), "drop_path_rate"),

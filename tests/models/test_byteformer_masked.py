@@ -4,10 +4,10 @@
 import random
 
 import torch
-from byteformer import ByteFormerForImageClassification
 from byteformer_helpers import PADDING, byte_batch, plain_twin, random_config, randomised, tiny_model
 from measure import OUTPUTS, assert_gradients_close, relative_error
 
+from byteformer import ByteFormerForImageClassification
 
 
 def ragged(seed: int):
@@ -71,7 +71,12 @@ def test_mask_and_padding_ids_say_the_same():
     expected = model(input_ids).logits
     mask = (input_ids != PADDING).long()
     hidden = input_ids.where(mask.bool(), torch.full_like(input_ids, 7))
-    for ids, attention_mask in ((input_ids, mask), (hidden, mask), (hidden, mask.bool()), (input_ids.where(mask.bool(), torch.tensor(-1)), None)):
+    for ids, attention_mask in (
+        (input_ids, mask),
+        (hidden, mask),
+        (hidden, mask.bool()),
+        (input_ids.where(mask.bool(), torch.tensor(-1)), None),
+    ):
         assert relative_error(model(ids, attention_mask=attention_mask).logits, expected) <= OUTPUTS
 
 

@@ -5,12 +5,12 @@ import logging
 
 import pytest
 import torch
+from byteformer_helpers import byte_batch, tiny_config, tiny_model
+from measure import OUTPUTS, close, relative_error
+from transformers.utils.logging import warning_once
+
 from byteformer import ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerModel
 from byteformer.modeling_byteformer import ByteFormerLayer, Rows
-from byteformer_helpers import byte_batch, tiny_config, tiny_model
-from transformers.utils.logging import warning_once
-from measure import OUTPUTS, close, relative_error
-
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -55,7 +55,10 @@ def test_tuples_hold_the_same():
     input_ids = byte_batch([90])
     for model_class in (ByteFormerModel, ByteFormerForImageClassification, ByteFormerForAudioClassification):
         model = tiny_model(model_class)
-        output, entries = model(input_ids, output_hidden_states=True), model(input_ids, output_hidden_states=True, return_dict=False)
+        output, entries = (
+            model(input_ids, output_hidden_states=True),
+            model(input_ids, output_hidden_states=True, return_dict=False),
+        )
         assert isinstance(entries, tuple) and len(entries) == len(output.to_tuple())
         assert relative_error(entries[0], output[0]) <= OUTPUTS
 
@@ -169,7 +172,9 @@ def test_exports(masked):
     assert relative_error(exported(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
-@pytest.mark.parametrize("model_class", [ByteFormerModel, ByteFormerForImageClassification, ByteFormerForAudioClassification])
+@pytest.mark.parametrize(
+    "model_class", [ByteFormerModel, ByteFormerForImageClassification, ByteFormerForAudioClassification]
+)
 @torch.no_grad()
 def test_saved_and_loaded_models_agree(model_class, tmp_path):
     model = tiny_model(model_class, sinusoidal_pos_emb=True)
@@ -223,7 +228,8 @@ def test_backward_hooks_on_the_convolution_are_called():
 
 
 HOOKED = ["embeddings.byte_embeddings", "embeddings.token_reduction"] + [
-    f"encoder.layers.0.{name}" for name in ("self_attn", "self_attn.out_proj", "mlp", "mlp.fc1", "mlp.fc2", "downsample.reduction")
+    f"encoder.layers.0.{name}"
+    for name in ("self_attn", "self_attn.out_proj", "mlp", "mlp.fc1", "mlp.fc2", "downsample.reduction")
 ]
 
 

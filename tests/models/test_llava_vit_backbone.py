@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import torch
 from llava_vit_helpers import clip, relative_error, tiny_model
-from llavavit import LlavaViTBackbone, LlavaViTForImageClassification, LlavaViTModel
 from transformers import AutoBackbone
 from transformers.models.auto import auto_factory
+
+from llavavit import LlavaViTBackbone, LlavaViTForImageClassification, LlavaViTModel
 
 
 @torch.no_grad()
@@ -24,7 +25,12 @@ def test_feature_maps_are_the_chosen_hidden_states_as_maps():
     assert videos.feature_maps[1].shape == (2, 64, 3, 4, 3)
     assert model(images, output_hidden_states=True, return_dict=False)[1][1].shape == (2, 12, 64)
     assert (model.out_features, model.out_indices, model.channels) == (["stem", "stage2"], [0, 2], [64, 64])
-    assert relative_error(model.forward_with_filtered_kwargs(images, output_attentions=None).feature_maps[0], outputs.feature_maps[0]) < 1e-5
+    assert (
+        relative_error(
+            model.forward_with_filtered_kwargs(images, output_attentions=None).feature_maps[0], outputs.feature_maps[0]
+        )
+        < 1e-5
+    )
 
 
 @torch.no_grad()

@@ -4,12 +4,13 @@
 import subprocess
 import sys
 
-import llavavit.modeling_llava_vit as modeling
 import pytest
 import torch
 from hubtools.packages import ROOT
 from llava_vit_helpers import clip, tiny_config, tiny_model
 from measure import OUTPUTS, close, relative_error
+
+import llavavit.modeling_llava_vit as modeling
 from llavavit import LlavaViTForImageClassification
 
 FALLBACK = """
@@ -169,7 +170,9 @@ def test_compile_of_a_training_step_without_a_graph_break():
     model = tiny_model(LlavaViTForImageClassification, num_labels=3).train()
     labels = torch.tensor([1, 2])
     expected = model(clip(), labels=labels).loss
-    got = torch.compile(model, fullgraph=True, backend="aot_eager")(clip(), labels=labels, output_hidden_states=True).loss
+    got = torch.compile(model, fullgraph=True, backend="aot_eager")(
+        clip(), labels=labels, output_hidden_states=True
+    ).loss
     got.backward()
     assert close(got, expected)
     assert all(parameter.grad is not None for parameter in model.parameters())

@@ -4,12 +4,16 @@
 import pytest
 import torch
 from llava_vit_helpers import TINY, clip, tiny_config, tiny_model
+
 from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 
 CONFIGURATIONS = {
     "head dim 48": (dict(hidden_size=96), "multiple of 32.*96 / 2 = 48"),
     "head dim 16": (dict(hidden_size=64, num_attention_heads=4), "multiple of 32.*64 / 4 = 16"),
-    "heads that do not divide": (dict(hidden_size=100, num_attention_heads=3), "multiple of num_attention_heads, got 100 and 3"),
+    "heads that do not divide": (
+        dict(hidden_size=100, num_attention_heads=3),
+        "multiple of num_attention_heads, got 100 and 3",
+    ),
     "no width": (dict(hidden_size=0), "hidden_size must be a positive integer, got 0"),
     "negative layers": (dict(num_hidden_layers=-1), "num_hidden_layers must be a positive integer, got -1"),
     "no heads": (dict(num_attention_heads=0), "num_attention_heads must be a positive integer, got 0"),
@@ -22,7 +26,10 @@ CONFIGURATIONS = {
     "unknown norm": (dict(layer_norm_type="batch_norm"), "layer_norm_type .*rms_norm.* got 'batch_norm'"),
     "infinite eps": (dict(layer_norm_eps=float("inf")), "layer_norm_eps must be a positive number.* got inf"),
     "no grid of places": (dict(rope_temporal_size=0), "rope_temporal_size must be a positive integer, got 0"),
-    "negative windows": (dict(frame_windows_size=-1), "frame_windows_size must be an integer, 0 for no windows, got -1"),
+    "negative windows": (
+        dict(frame_windows_size=-1),
+        "frame_windows_size must be an integer, 0 for no windows, got -1",
+    ),
     "merger without width": (dict(out_hidden_size=0), "out_hidden_size must be a positive integer or None, got 0"),
     "blocks of no patch": (dict(spatial_merge_size=0), "spatial_merge_size must be a positive integer, got 0"),
     "unknown stage": (dict(out_features=["stage3"]), "out_features must be of stem, stage1, stage2, got 'stage3'"),
@@ -73,9 +80,15 @@ FORWARD = {
     "integer pixels": (dict(pixel_values=PIXELS.long()), "floating point.*got torch.int64"),
     "complex pixels": (dict(pixel_values=PIXELS.to(torch.complex64)), "floating point.*got torch.complex64"),
     "one channel": (dict(pixel_values=PIXELS[:, :1]), "3 channels"),
-    "frames before channels": (dict(pixel_values=torch.randn(2, 4, 3, 32, 24)), r"3 channels in dimension 1.*\(2, 4, 3, 32, 24\)"),
+    "frames before channels": (
+        dict(pixel_values=torch.randn(2, 4, 3, 32, 24)),
+        r"3 channels in dimension 1.*\(2, 4, 3, 32, 24\)",
+    ),
     "channels last": (dict(pixel_values=torch.randn(2, 32, 24, 3)), "3 channels in dimension 1"),
-    "height not in whole patches": (dict(pixel_values=PIXELS[..., :30, :]), "multiples of the patch size 8, got 30 x 24"),
+    "height not in whole patches": (
+        dict(pixel_values=PIXELS[..., :30, :]),
+        "multiples of the patch size 8, got 30 x 24",
+    ),
     "width not in whole patches": (dict(pixel_values=PIXELS[..., :23]), "multiples of the patch size 8, got 32 x 23"),
     "smaller than a patch": (dict(pixel_values=PIXELS[..., :4, :4]), "multiples of the patch size 8, got 4 x 4"),
     "empty batch": (dict(pixel_values=PIXELS[:0]), "must not be empty"),
@@ -91,10 +104,16 @@ FORWARD = {
     "float indices": (dict(visible_indices=torch.zeros(2, 4)), "must be integers, got torch.float32"),
     "boolean mask": (dict(visible_indices=torch.ones(2, 36).bool()), "must be integers, got torch.bool"),
     "index too large": (dict(visible_indices=indices([0, 36], [1, 2])), r"lie in \[0, 36\), got values from 0 to 36"),
-    "place beyond the grid": (dict(visible_indices=torch.arange(72).view(2, 36) * 16), r"\[0, 768\) .*rope_temporal_size.* from 0 to 1136"),
+    "place beyond the grid": (
+        dict(visible_indices=torch.arange(72).view(2, 36) * 16),
+        r"\[0, 768\) .*rope_temporal_size.* from 0 to 1136",
+    ),
     "negative place": (dict(visible_indices=torch.arange(72).view(2, 36) - 1), r"\[0, 768\) .* from -1 to 70"),
     "negative index": (dict(visible_indices=indices([0, 3], [-1, 2])), r"lie in \[0, 36\), got values from -1 to 3"),
-    "residual of another size": (dict(visible_indices=torch.randn(2, 1, 3, 16, 24)), r"= \(2, 1, 3, 32, 24\) for these pixel_values"),
+    "residual of another size": (
+        dict(visible_indices=torch.randn(2, 1, 3, 16, 24)),
+        r"= \(2, 1, 3, 32, 24\) for these pixel_values",
+    ),
     "residual of other frames": (dict(visible_indices=torch.randn(2, 1, 2, 32, 24)), r"got shape \(2, 1, 2, 32, 24\)"),
     "residual of three channels": (dict(visible_indices=PIXELS), r"got shape \(2, 3, 3, 32, 24\)"),
     "residual of another batch size": (dict(visible_indices=PIXELS[:1, :1]), r"got shape \(1, 1, 3, 32, 24\)"),
@@ -109,7 +128,10 @@ FORWARD = {
     "positions of two axes": (dict(patch_positions=torch.zeros(2, 36, 2)), r"got shape \(2, 36, 2\)"),
     "flat positions": (dict(patch_positions=torch.zeros(36, 3)), r"got shape \(36, 3\)"),
     "positions of another batch size": (dict(patch_positions=torch.zeros(1, 36, 3)), r"got shape \(1, 36, 3\)"),
-    "boolean positions": (dict(patch_positions=torch.ones(2, 36, 3).bool()), "integers or floating point, got torch.bool"),
+    "boolean positions": (
+        dict(patch_positions=torch.ones(2, 36, 3).bool()),
+        "integers or floating point, got torch.bool",
+    ),
     "complex positions": (dict(patch_positions=torch.ones(2, 36, 3, dtype=torch.complex64)), "got torch.complex64"),
 }
 
@@ -129,7 +151,10 @@ def test_bad_input(model, name):
 
 LABELS = {
     "too many": (torch.tensor([0, 1, 2]), r"must be integers of shape \(2,\).* got torch.int64 of shape \(3,\)"),
-    "one-hot integers": (torch.tensor([[1, 0, 0], [0, 1, 0]]), r"integers of shape \(2,\).* floating point \(2, 3\) for several.* \(2, 3\)"),
+    "one-hot integers": (
+        torch.tensor([[1, 0, 0], [0, 1, 0]]),
+        r"integers of shape \(2,\).* floating point \(2, 3\) for several.* \(2, 3\)",
+    ),
     "no such class": (torch.tensor([0, 3]), r"lie in \[0, 3\) or be -100, got 3"),
     "classes as a list": ([0, 1], "labels must be a torch.Tensor, got list"),
     "no numbers": (torch.zeros(2, 3, dtype=torch.complex64), "must be numbers|must be integers"),
@@ -161,7 +186,13 @@ def test_unknown_keywords(model, name):
 
 @torch.no_grad()
 def test_keywords_that_transformers_passes_to_every_model(model):
-    extra = dict(num_items_in_batch=2, use_cache=False, return_loss=True, output_router_logits=False, interpolate_pos_encoding=True)
+    extra = dict(
+        num_items_in_batch=2,
+        use_cache=False,
+        return_loss=True,
+        output_router_logits=False,
+        interpolate_pos_encoding=True,
+    )
     assert torch.equal(model(PIXELS, **extra).logits, model(PIXELS).logits)
     assert torch.equal(model.llava_vit(PIXELS, **extra).pooler_output, model.llava_vit(PIXELS).pooler_output)
     with pytest.raises(TypeError, match="'labels'"):
@@ -172,7 +203,9 @@ def test_keywords_that_transformers_passes_to_every_model(model):
 def test_frames_are_no_clip():
     """What a pipeline without a video processor hands over, (T, C, H, W), would be T images."""
     model = tiny_model(LlavaViTForVideoClassification, num_labels=3)
-    with pytest.raises(ValueError, match=r"takes clips.*\(B, C, T, H, W\), got shape \(2, 3, 32, 24\).*transpose\(0, 1\)\[None\]"):
+    with pytest.raises(
+        ValueError, match=r"takes clips.*\(B, C, T, H, W\), got shape \(2, 3, 32, 24\).*transpose\(0, 1\)\[None\]"
+    ):
         model(PIXELS[:, :, 0])
     assert model(PIXELS[:, :, :1]).logits.shape == (2, 3)
 
@@ -185,7 +218,10 @@ def test_hidden_states_that_do_not_exist(model):
 
 def test_bad_float_labels():
     several = tiny_model(LlavaViTForImageClassification, num_labels=3)
-    with pytest.raises(ValueError, match=r"multi_label_classification must be numbers of shape \(2, 3\), got torch.float32 of shape \(2,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"multi_label_classification must be numbers of shape \(2, 3\), got torch.float32 of shape \(2,\)",
+    ):
         several(PIXELS, labels=torch.tensor([0.0, 1.0]))
     for wrong in (2.0, -0.5, float("nan")):
         with pytest.raises(ValueError, match=r"multi_label_classification must lie in \[0, 1\], got"):

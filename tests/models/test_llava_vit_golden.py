@@ -6,10 +6,9 @@ import json
 import pytest
 import torch
 from llava_vit_helpers import GOLDEN, golden_cases, golden_model, golden_tensors
+from measure import OUTPUTS, relative_error
 from plain_llava_vit import PlainLlavaViT, PlainLlavaViTSdpa
 from safetensors.torch import load_file
-from measure import OUTPUTS, relative_error
-
 
 
 def pick(outputs, key: str) -> torch.Tensor:

@@ -7,10 +7,11 @@ import numpy
 import pytest
 import torch
 from llava_vit_helpers import clip, tiny_model
-from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
+from measure import OUTPUTS, close, relative_error
 from PIL import Image
 from transformers import AutoModel, AutoModelForImageClassification, AutoModelForVideoClassification
-from measure import OUTPUTS, close, relative_error
+
+from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 
 AUTO = {
     AutoModel: LlavaViTModel,
@@ -47,7 +48,9 @@ def test_config_json_holds_no_attention_settings(tmp_path):
 
 
 def test_the_configuration_survives_json(tmp_path):
-    config = LlavaViTConfig(hidden_size=96, num_attention_heads=1, layer_norm_type="rms_norm", use_head=False, rope_theta=1e3, num_labels=7)
+    config = LlavaViTConfig(
+        hidden_size=96, num_attention_heads=1, layer_norm_type="rms_norm", use_head=False, rope_theta=1e3, num_labels=7
+    )
     config.save_pretrained(tmp_path)
     loaded = LlavaViTConfig.from_pretrained(tmp_path)
     for name in ("hidden_size", "layer_norm_type", "use_head", "rope_theta", "num_labels", "head_dim"):

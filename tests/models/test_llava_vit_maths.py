@@ -7,6 +7,7 @@ import pytest
 import torch
 from llava_vit_helpers import clip, plain_twin, tiny_model
 from measure import OUTPUTS, assert_gradients_close, close, relative_error
+
 from llavavit.modeling_llava_vit import apply_rotary, cut_patches, indices_from_residual, rotary_cos_sin, split_indices
 
 
@@ -113,7 +114,9 @@ def random_case(seed: int):
     )
     batch, frames, p = pick.choice([1, 3]), pick.choice([1, 4]), config["patch_size"]
     rows, columns = pick.choice([1, 3]), pick.choice([2, 5])
-    inputs = dict(pixel_values=torch.randn(batch, config["num_channels"], frames, rows * p, columns * p, generator=generator))
+    inputs = dict(
+        pixel_values=torch.randn(batch, config["num_channels"], frames, rows * p, columns * p, generator=generator)
+    )
     visible = patches = frames * rows * columns
     form = pick.choice(["all", "indices", "residual"])
     if form == "indices":

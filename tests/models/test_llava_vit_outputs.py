@@ -5,6 +5,7 @@ import pytest
 import torch
 from llava_vit_helpers import clip, tiny_model
 from measure import OUTPUTS, close, relative_error
+
 from llavavit import LlavaViTForImageClassification, LlavaViTForVideoClassification
 
 CLASSIFIERS = [LlavaViTForImageClassification, LlavaViTForVideoClassification]

@@ -3,14 +3,26 @@
 
 import json
 
-import llavavit.modeling_llava_vit as modeling
 import pytest
 import torch
 from llava_vit_helpers import GOLDEN, clip, golden_tensors, relative_error, tiny_config, tiny_model
-from llavavit import LlavaViTConfig, LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel, pack, unpack
 from safetensors.torch import load_file
 
-TOWERS = [(name, case) for name in ("tower_whole", "tower_windows") for case in json.loads((GOLDEN / f"{name}.json").read_text())["cases"]]
+import llavavit.modeling_llava_vit as modeling
+from llavavit import (
+    LlavaViTConfig,
+    LlavaViTForImageClassification,
+    LlavaViTForVideoClassification,
+    LlavaViTModel,
+    pack,
+    unpack,
+)
+
+TOWERS = [
+    (name, case)
+    for name in ("tower_whole", "tower_windows")
+    for case in json.loads((GOLDEN / f"{name}.json").read_text())["cases"]
+]
 
 
 def tower(name: str, **changes) -> LlavaViTModel:
@@ -205,7 +217,11 @@ def test_classifiers_take_packs():
 def test_only_selected_patches_are_carried():
     pixels, indices = clip(batch=1)[0], torch.tensor([30, 2, 7])
     packed = pack(tiny_config(), [pixels, pixels], [indices, None])
-    assert packed["pixel_values"].shape == (39, 192) and packed["cu_seqlens"].tolist() == [0, 3, 39] and "grid_thw" not in packed
+    assert (
+        packed["pixel_values"].shape == (39, 192)
+        and packed["cu_seqlens"].tolist() == [0, 3, 39]
+        and "grid_thw" not in packed
+    )
     assert packed["patch_positions"][:3].tolist() == [[2, 2, 0], [0, 0, 2], [0, 2, 1]]
     assert torch.equal(packed["pixel_values"][0], pixels[:, 2, 16:24, :8].flatten())
     whole = pack(tiny_config(), [pixels])
@@ -254,22 +270,43 @@ BAD = {
     "no patches": (good(pixel_values=None) | dict(pixel_values=None), "must be a torch.Tensor, got NoneType"),
     "batched patches": (good(pixel_values=torch.randn(1, 45, 192)), r"got torch.float32 of shape \(1, 45, 192\)"),
     "video with a grid": (good(pixel_values=clip()), "pixel_values of a pack"),
-    "flat grid": (good(grid_thw=torch.tensor([3, 4, 3])), r"grid_thw must be integers of shape \(n, 3\), got torch.int64 of shape \(3,\)"),
-    "grid of two sizes": (good(grid_thw=torch.tensor([[3, 4], [3, 1]])), r"shape \(n, 3\), got torch.int64 of shape \(2, 2\)"),
-    "float grid": (good(grid_thw=torch.tensor([[3.0, 4, 3], [3, 1, 3]])), "grid_thw must be integers.*got torch.float32"),
+    "flat grid": (
+        good(grid_thw=torch.tensor([3, 4, 3])),
+        r"grid_thw must be integers of shape \(n, 3\), got torch.int64 of shape \(3,\)",
+    ),
+    "grid of two sizes": (
+        good(grid_thw=torch.tensor([[3, 4], [3, 1]])),
+        r"shape \(n, 3\), got torch.int64 of shape \(2, 2\)",
+    ),
+    "float grid": (
+        good(grid_thw=torch.tensor([[3.0, 4, 3], [3, 1, 3]])),
+        "grid_thw must be integers.*got torch.float32",
+    ),
     "boolean grid": (good(grid_thw=torch.ones(2, 3).bool()), "grid_thw must be integers.*got torch.bool"),
     "empty grid": (good(grid_thw=torch.zeros(0, 3).long()), r"grid_thw must be integers.*\(0, 3\)"),
     "grid as text": (good(grid_thw="3x4x3"), "grid_thw must be integers.*got 3x4x3"),
-    "sample without patches": (good(grid_thw=torch.tensor([[3, 4, 3], [0, 1, 3]])), r"positive numbers, got \(0, 1, 3\) for sample 1"),
+    "sample without patches": (
+        good(grid_thw=torch.tensor([[3, 4, 3], [0, 1, 3]])),
+        r"positive numbers, got \(0, 1, 3\) for sample 1",
+    ),
     "negative grid": (good(grid_thw=torch.tensor([[3, 4, 3], [-3, -1, 3]])), "positive numbers.* for sample 1"),
-    "sums that do not start at 0": (good(grid_thw=None, cu_seqlens=torch.tensor([1, 36, 45])), r"start with 0.*got \[1, 36, 45\]"),
+    "sums that do not start at 0": (
+        good(grid_thw=None, cu_seqlens=torch.tensor([1, 36, 45])),
+        r"start with 0.*got \[1, 36, 45\]",
+    ),
     "sums without a sample": (good(grid_thw=None, cu_seqlens=torch.tensor([0])), r"S \+ 1 prefix sums, got \[0\]"),
     "sums that fall": (good(grid_thw=None, cu_seqlens=torch.tensor([0, 46, 45])), r"must rise.*got \[0, 46, 45\]"),
-    "empty sample": (good(grid_thw=None, cu_seqlens=torch.tensor([0, 36, 36, 45])), "must rise, every sample has a patch"),
+    "empty sample": (
+        good(grid_thw=None, cu_seqlens=torch.tensor([0, 36, 36, 45])),
+        "must rise, every sample has a patch",
+    ),
     "sums that end early": (good(grid_thw=None, cu_seqlens=torch.tensor([0, 36])), "36 patches, pixel_values 45"),
     "sums that end late": (good(grid_thw=None, cu_seqlens=torch.tensor([0, 36, 46])), "46 patches, pixel_values 45"),
     "float sums": (good(grid_thw=None, cu_seqlens=SUMS.float()), "cu_seqlens must be integers.*got torch.float32"),
-    "sums of two dimensions": (good(grid_thw=None, cu_seqlens=SUMS[None]), r"integers of shape \(n,\), got torch.int64 of shape \(1, 3\)"),
+    "sums of two dimensions": (
+        good(grid_thw=None, cu_seqlens=SUMS[None]),
+        r"integers of shape \(n,\), got torch.int64 of shape \(1, 3\)",
+    ),
     "sums without positions": (good(grid_thw=None, cu_seqlens=SUMS, patch_positions=None), "needs patch_positions"),
     "too few positions": (good(patch_positions=torch.zeros(44, 3)), r"= \(45, 3\), got shape \(44, 3\)"),
     "batched positions": (good(patch_positions=torch.zeros(1, 45, 3)), r"= \(45, 3\), got shape \(1, 45, 3\)"),
@@ -304,12 +341,27 @@ BAD_SAMPLES = {
     "no samples": (([],), "at least one sample"),
     "a path": ((["photo.jpg"],), "sample 0: a sample must be an image .* got photo.jpg"),
     "frames first": (([clip()[0], clip()[0].transpose(0, 1)[:2]],), "sample 1: pixel_values must have 3 channels"),
-    "broken patches": (([clip(height=30)[0]],), "sample 0: height and width must be multiples of the patch size 8, got 30 x 24"),
-    "two entries for one sample": (([clip()[0]], [None, None]), "visible_indices must have an entry for each of 1 samples, got 2"),
-    "one position too few": (([clip()[0]], None, [torch.zeros(35, 3)]), r"sample 0: patch_positions .*\(36, 3\), got shape \(35, 3\)"),
+    "broken patches": (
+        ([clip(height=30)[0]],),
+        "sample 0: height and width must be multiples of the patch size 8, got 30 x 24",
+    ),
+    "two entries for one sample": (
+        ([clip()[0]], [None, None]),
+        "visible_indices must have an entry for each of 1 samples, got 2",
+    ),
+    "one position too few": (
+        ([clip()[0]], None, [torch.zeros(35, 3)]),
+        r"sample 0: patch_positions .*\(36, 3\), got shape \(35, 3\)",
+    ),
     "index beyond": (([clip()[0]], [torch.tensor([36])]), r"sample 0: visible_indices must lie in \[0, 36\)"),
-    "place beyond the grid": (([clip()[0]], [torch.arange(36) + 64 * 12]), r"lie in \[0, 768\) .*rope_temporal_size.* 768 to 803"),
-    "residual of another size": (([clip()[0]], [torch.zeros(1, 3, 8, 8)]), "sample 0: a residual given as visible_indices"),
+    "place beyond the grid": (
+        ([clip()[0]], [torch.arange(36) + 64 * 12]),
+        r"lie in \[0, 768\) .*rope_temporal_size.* 768 to 803",
+    ),
+    "residual of another size": (
+        ([clip()[0]], [torch.zeros(1, 3, 8, 8)]),
+        "sample 0: a residual given as visible_indices",
+    ),
 }
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from llava_vit_helpers import clip, tiny_config, tiny_model
 from measure import assert_gradients_close, close, relative_error
-from llavavit import LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 from torch.nn import functional as F
+
+from llavavit import LlavaViTForImageClassification, LlavaViTForVideoClassification, LlavaViTModel
 
 
 def gradients(model, **inputs):
@@ -19,7 +20,9 @@ def gradients(model, **inputs):
 @pytest.mark.parametrize("use_reentrant", [False, True])
 @pytest.mark.parametrize("use_head", [False, True])
 def test_gradient_checkpointing_gives_the_same_gradients(backend, use_reentrant, use_head):
-    model = tiny_model(LlavaViTForImageClassification, num_labels=3, use_head=use_head, attn_implementation=backend).train()
+    model = tiny_model(
+        LlavaViTForImageClassification, num_labels=3, use_head=use_head, attn_implementation=backend
+    ).train()
     expected = gradients(model)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
     # Reentrant checkpointing runs its segments only for inputs that require gradients.
@@ -110,7 +113,10 @@ def test_accumulated_batches_weigh_what_they_hold():
         model = tiny_model(LlavaViTForImageClassification, **settings)
         whole = model(clip(batch=3), labels=labels).loss
         for count in (items, torch.tensor(items)):
-            parts = [model(clip(batch=3)[rows], labels=labels[rows], num_items_in_batch=count).loss for rows in (slice(0, 2), slice(2, 3))]
+            parts = [
+                model(clip(batch=3)[rows], labels=labels[rows], num_items_in_batch=count).loss
+                for rows in (slice(0, 2), slice(2, 3))
+            ]
             torch.testing.assert_close(sum(parts), whole, msg=name)
 
 

@@ -16,4 +16,6 @@ def shared(file: str) -> str:
 def test_both_modeling_files_hold_the_same_shared_code():
     ours, theirs = map(shared, FILES)
     assert ours == theirs
-    assert all(f"def {name}(" in ours for name in ("require", "has_values", "attend", "classification_loss", "check_labels"))
+    assert all(
+        f"def {name}(" in ours for name in ("require", "has_values", "attend", "classification_loss", "check_labels")
+    )

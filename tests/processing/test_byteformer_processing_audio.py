@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hubtools.assembly.recipes import load_recipe
 
 from byteformer import ByteFormerFeatureExtractor
 from byteformer.feature_extraction_byteformer import decode_wav
-from hubtools.assembly.recipes import load_recipe
 
 scipy_wavfile = pytest.importorskip("scipy.io.wavfile")  # comes with scikit-learn
 
@@ -50,7 +50,9 @@ def test_bytes_are_those_of_a_standard_wav_file(dtype, waveform):
 def test_16_bit_speech_is_scaled_in_single_precision():
     """In float32, 2**31 - 1 is 2**31: sample k of 16-bit speech becomes k * 65536 exactly. And x * 32767 is rounded before it is cut."""
     speech = np.round(SPEECH * 2**15).astype(np.int16)
-    samples = np.frombuffer(sent(ByteFormerFeatureExtractor(sample_dtype="int32"), speech / np.float32(2**15)), "<i4", offset=44)
+    samples = np.frombuffer(
+        sent(ByteFormerFeatureExtractor(sample_dtype="int32"), speech / np.float32(2**15)), "<i4", offset=44
+    )
     assert samples.tolist() == [int(sample) * 65536 for sample in speech]
     left, right = np.random.default_rng(0).uniform(-1, 1, (2, RATE)).astype(np.float32)
     expected = (torch.tensor(np.stack([left, right])).mean(dim=0) * 32767).to(torch.int16).numpy()
@@ -79,20 +81,34 @@ def test_an_odd_number_of_bytes_is_padded_to_an_even_file():
         assert file.readframes(100) == converted(EXTREMES[:5], "uint8").tobytes()
 
 
-@pytest.mark.parametrize("dtype, first, last", [("uint8", 0, 255), ("int16", -32767, 32767), ("int32", -(2**31), 2**31 - 1), ("float32", -1.0, 1.0)])
+@pytest.mark.parametrize(
+    "dtype, first, last",
+    [("uint8", 0, 255), ("int16", -32767, 32767), ("int32", -(2**31), 2**31 - 1), ("float32", -1.0, 1.0)],
+)
 def test_full_scale(dtype, first, last):
-    rate, samples = scipy_wavfile.read(io.BytesIO(sent(ByteFormerFeatureExtractor(sampling_rate=8000, sample_dtype=dtype), [-1.0, 1.0])))
+    rate, samples = scipy_wavfile.read(
+        io.BytesIO(sent(ByteFormerFeatureExtractor(sampling_rate=8000, sample_dtype=dtype), [-1.0, 1.0]))
+    )
     assert (rate, samples.dtype, samples.tolist()) == (8000, dtype, [first, last])
 
 
 @pytest.mark.parametrize("dtype, width", [("uint8", 1), ("int16", 2), ("int32", 4)])
 def test_python_reads_the_wav(dtype, width):
     with wave.open(io.BytesIO(sent(ByteFormerFeatureExtractor(sample_dtype=dtype), SPEECH))) as file:
-        assert (file.getnchannels(), file.getsampwidth(), file.getframerate(), file.getnframes()) == (1, width, RATE, RATE)
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate(), file.getnframes()) == (
+            1,
+            width,
+            RATE,
+            RATE,
+        )
 
 
 def test_one_second_of_the_released_recipe():
-    data = sent(ByteFormerFeatureExtractor(**load_recipe("byteformer-speech-commands-wav").processor), SPEECH, sampling_rate=RATE)
+    data = sent(
+        ByteFormerFeatureExtractor(**load_recipe("byteformer-speech-commands-wav").processor),
+        SPEECH,
+        sampling_rate=RATE,
+    )
     assert len(data) == 58 + 4 * RATE
     assert data[:4] + data[8:12] == b"RIFFWAVE" and struct.unpack("<I", data[4:8])[0] == len(data) - 8
     assert data[58:] == SPEECH.tobytes()
@@ -109,7 +125,15 @@ def test_two_channels_are_averaged():
 def test_forms_of_a_waveform():
     extractor = ByteFormerFeatureExtractor()
     expected = sent(extractor, EXTREMES)
-    for given in (EXTREMES.tolist(), EXTREMES[None], EXTREMES[:, None], torch.tensor(EXTREMES), EXTREMES.astype(np.float64), [EXTREMES], [EXTREMES.tolist()]):
+    for given in (
+        EXTREMES.tolist(),
+        EXTREMES[None],
+        EXTREMES[:, None],
+        torch.tensor(EXTREMES),
+        EXTREMES.astype(np.float64),
+        [EXTREMES],
+        [EXTREMES.tolist()],
+    ):
         assert sent(extractor, given) == expected
     halves = torch.tensor([0.5, -0.25], dtype=torch.bfloat16)
     assert sent(extractor, halves) == sent(extractor, [0.5, -0.25])
@@ -135,17 +159,28 @@ def test_batches_are_padded_to_the_longest_with_256():
 
 
 def test_save_and_load_keep_every_argument(tmp_path):
-    ByteFormerFeatureExtractor(sampling_rate=8000, file_encoding="MP3", sample_dtype="uint8", num_samples=4000).save_pretrained(tmp_path)
+    ByteFormerFeatureExtractor(
+        sampling_rate=8000, file_encoding="MP3", sample_dtype="uint8", num_samples=4000
+    ).save_pretrained(tmp_path)
     loaded = ByteFormerFeatureExtractor.from_pretrained(tmp_path)
-    assert (loaded.sampling_rate, loaded.file_encoding, loaded.sample_dtype, loaded.num_samples) == (8000, "MP3", "uint8", 4000)
+    assert (loaded.sampling_rate, loaded.file_encoding, loaded.sample_dtype, loaded.num_samples) == (
+        8000,
+        "MP3",
+        "uint8",
+        4000,
+    )
     assert ByteFormerFeatureExtractor.from_pretrained(tmp_path, file_encoding="WAV").file_encoding == "WAV"
-    assert (tmp_path / "feature_extraction_byteformer.py").read_bytes() == (Path(__file__).parents[2] / "byteformer" / "feature_extraction_byteformer.py").read_bytes()
+    assert (tmp_path / "feature_extraction_byteformer.py").read_bytes() == (
+        Path(__file__).parents[2] / "byteformer" / "feature_extraction_byteformer.py"
+    ).read_bytes()
 
 
 # --- reading WAV, which the pipeline does -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype, step", [("uint8", 1 / 128), ("int16", 2**-15), ("int32", 2**-31), ("float32", 0), ("float64", 0)])
+@pytest.mark.parametrize(
+    "dtype, step", [("uint8", 1 / 128), ("int16", 2**-15), ("int32", 2**-31), ("float32", 0), ("float64", 0)]
+)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_decode_wav(dtype, step, channels):
     x = np.random.default_rng(0).uniform(-1, 1, (1000, channels))
@@ -160,7 +195,17 @@ def test_decode_wav_of_24_bits_extensible_and_with_other_chunks():
     data = b"".join(int(value).to_bytes(3, "little", signed=True) for value in values)
     guid = struct.pack("<H", 1) + b"\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
     layout = struct.pack("<HHIIHHHHI", 0xFFFE, 1, 48000, 144000, 3, 24, 22, 24, 4) + guid
-    chunks = b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"fmt " + struct.pack("<I", len(layout)) + layout + b"data" + struct.pack("<I", len(data)) + data
+    chunks = (
+        b"LIST"
+        + struct.pack("<I", 3)
+        + b"abc\0"
+        + b"fmt "
+        + struct.pack("<I", len(layout))
+        + layout
+        + b"data"
+        + struct.pack("<I", len(data))
+        + data
+    )
     decoded, rate = decode_wav(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
     assert rate == 48000
     assert decoded[0].tolist() == (values / 2.0**23).tolist()
@@ -243,12 +288,24 @@ BAD_WAV = {
     "header only": (by_scipy(np.zeros(4, np.int16))[:44], "damaged WAV file: 16 bytes of format and 0 bytes"),
     "no format": (b"RIFF\0\0\0\0WAVEdata\x02\0\0\0ab", "damaged WAV file: 0 bytes of format"),
     "samples cut short": (by_scipy(np.zeros(4, np.int16))[:50], "chunk b'data' claims 8 bytes and has 6"),
-    "samples without end": (by_scipy(np.zeros(4, np.int16))[:40] + b"\xff" * 4 + bytes(8), "claims 4,294,967,295 bytes and has 8"),
-    "file without end": (b"RIFF" + b"\xff" * 4 + by_scipy(np.zeros(4, np.int16))[8:], "claims 4,294,967,295 bytes and has 52"),
-    "fewer samples than there are": (by_scipy(np.zeros(400, np.int16))[:40] + b"\x02\0\0\0" + bytes([9]) * 800, "chunk b'.*' claims"),
+    "samples without end": (
+        by_scipy(np.zeros(4, np.int16))[:40] + b"\xff" * 4 + bytes(8),
+        "claims 4,294,967,295 bytes and has 8",
+    ),
+    "file without end": (
+        b"RIFF" + b"\xff" * 4 + by_scipy(np.zeros(4, np.int16))[8:],
+        "claims 4,294,967,295 bytes and has 52",
+    ),
+    "fewer samples than there are": (
+        by_scipy(np.zeros(400, np.int16))[:40] + b"\x02\0\0\0" + bytes([9]) * 800,
+        "chunk b'.*' claims",
+    ),
     "six channels": (by_scipy(np.zeros((4, 6), np.int16)), "6 channels at 16000 Hz; accepted: 1 or 2"),
     "no rate": (by_scipy(np.zeros(4, np.int16), 0), "at 0 Hz; accepted"),
-    "compressed": (by_scipy(np.zeros(4, np.int16)).replace(b"\x10\0\0\0\x01\0", b"\x10\0\0\0\x11\0"), "format 17 with 16 bits"),
+    "compressed": (
+        by_scipy(np.zeros(4, np.int16)).replace(b"\x10\0\0\0\x01\0", b"\x10\0\0\0\x11\0"),
+        "format 17 with 16 bits",
+    ),
 }
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hubtools.assembly.recipes import load_recipe
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from byteformer import ByteFormerImageProcessor
-from hubtools.assembly.recipes import load_recipe
 
 CHINA, FLOWER = (Image.fromarray(pixels) for pixels in load_sample_images().images)  # photographs of 640 x 427
 SEED = 2147483647
@@ -20,7 +20,9 @@ def prepared(image, size=256, crop=224):
     """Shorter side to `size`, bicubic, and the central square, as Pillow does it."""
     width, height = image.size
     scale = size / min(width, height)
-    image = image.resize((int(width * scale), size) if width > height else (size, int(height * scale)), Image.Resampling.BICUBIC)
+    image = image.resize(
+        (int(width * scale), size) if width > height else (size, int(height * scale)), Image.Resampling.BICUBIC
+    )
     left, top = (image.width - crop) // 2, (image.height - crop) // 2
     return image.crop((left, top, left + crop, top + crop))
 
@@ -130,7 +132,10 @@ def test_kept_positions_are_those_of_the_published_camera():
     positions = np.arange(150528)
     processor = ByteFormerImageProcessor(keep_fraction=0.05)
     # every position is told by three bytes of it: what is kept must be the same positions for all three
-    told = [np.frombuffer(sent(processor, ((positions >> shift) & 255).astype(np.uint8).tobytes()), np.uint8).astype(int) for shift in (0, 8, 16)]
+    told = [
+        np.frombuffer(sent(processor, ((positions >> shift) & 255).astype(np.uint8).tobytes()), np.uint8).astype(int)
+        for shift in (0, 8, 16)
+    ]
     kept_positions = told[0] + (told[1] << 8) + (told[2] << 16)
     assert len(kept_positions) == 7526
     assert kept_positions[:5].tolist() == [3, 19, 63, 106, 110]
@@ -149,7 +154,7 @@ def test_noise_is_uniform_in_its_range_modulo_256_and_seeded():
     difference = (difference + 128) % 256 - 128
     values, counts = np.unique(difference, return_counts=True)
     assert values.tolist() == list(range(-20, 21))
-    assert 0.85 < counts.min() * 41 / 100000 and counts.max() * 41 / 100000 < 1.15
+    assert counts.min() * 41 / 100000 > 0.85 and counts.max() * 41 / 100000 < 1.15
     assert sent(processor, data, seed=3) == sent(processor, data, generator=torch.Generator().manual_seed(3))
     assert sent(processor, data, seed=3) != sent(processor, data, seed=4)
     torch.manual_seed(0)
@@ -164,7 +169,14 @@ def test_no_noise_unless_asked():
 
 
 def test_steps_apply_in_the_order_encode_reorder_keep_noise_permute():
-    processor = ByteFormerImageProcessor(file_encoding="fCHW", byte_order="stride", byte_order_stride=7, keep_fraction=0.3, noise_range=[40, 40], permute_bytes=True)
+    processor = ByteFormerImageProcessor(
+        file_encoding="fCHW",
+        byte_order="stride",
+        byte_order_stride=7,
+        keep_fraction=0.3,
+        noise_range=[40, 40],
+        permute_bytes=True,
+    )
     data = kept(reordered(ENCODED["fCHW"](prepared(CHINA)), "stride", stride=7), 0.3)
     assert sent(processor, CHINA) == permuted(bytes((byte + 40) % 256 for byte in data))
 
@@ -217,7 +229,15 @@ def test_arrays_and_tensors_are_read_like_the_image():
     processor = ByteFormerImageProcessor(file_encoding="fHWC")
     expected, pixels = sent(processor, CHINA), np.asarray(CHINA)
     planes = pixels.transpose(2, 0, 1)
-    for given in (pixels, planes, torch.tensor(pixels), torch.tensor(planes), torch.tensor(planes) / 255, pixels / 255, pixels.astype(np.int64)):
+    for given in (
+        pixels,
+        planes,
+        torch.tensor(pixels),
+        torch.tensor(planes),
+        torch.tensor(planes) / 255,
+        pixels / 255,
+        pixels.astype(np.int64),
+    ):
         assert sent(processor, given) == expected
 
 
@@ -225,7 +245,15 @@ def test_modes_become_rgb():
     processor = ByteFormerImageProcessor(file_encoding="fHWC", do_resize=False, do_center_crop=False)
     grey = np.arange(30, dtype=np.uint8).reshape(5, 6)
     tripled = np.repeat(grey[..., None], 3, axis=-1).tobytes()
-    for given in (grey, grey[..., None], grey[None], Image.fromarray(grey), torch.tensor(grey), Image.fromarray(grey).convert("RGBA"), Image.fromarray(grey).convert("P")):
+    for given in (
+        grey,
+        grey[..., None],
+        grey[None],
+        Image.fromarray(grey),
+        torch.tensor(grey),
+        Image.fromarray(grey).convert("RGBA"),
+        Image.fromarray(grey).convert("P"),
+    ):
         assert sent(processor, given) == tripled
 
 
@@ -259,7 +287,9 @@ def test_of_an_odd_margin_the_smaller_half_goes_before_the_crop():
     assert sent(ByteFormerImageProcessor(file_encoding="fHWC"), photo) == np.array(rows, dtype=np.uint8).tobytes()
     for margin in range(9):
         strip = np.arange(1, 6 + margin, dtype=np.uint8)[None].repeat(5, axis=0)
-        kept_columns = ids(ByteFormerImageProcessor(file_encoding="fHWC", do_resize=False, crop_size=5), strip)[0].reshape(5, 5, 3)[0, :, 0]
+        kept_columns = ids(ByteFormerImageProcessor(file_encoding="fHWC", do_resize=False, crop_size=5), strip)[
+            0
+        ].reshape(5, 5, 3)[0, :, 0]
         before, after = kept_columns[0] - 1, 5 + margin - kept_columns[-1]
         assert before + after == margin and after - before in (0, 1)
 
@@ -268,14 +298,19 @@ def test_the_filter_of_resizing_is_pillows(tmp_path):
     for name, number in (("nearest", 0), ("lanczos", 1), ("bilinear", 2), ("bicubic", 3), ("box", 4), ("hamming", 5)):
         expected = CHINA.resize((40, 30), number).tobytes()
         for given in (name, number, Image.Resampling(number)):
-            processor = ByteFormerImageProcessor(file_encoding="fHWC", size=(30, 40), do_center_crop=False, resample=given)
+            processor = ByteFormerImageProcessor(
+                file_encoding="fHWC", size=(30, 40), do_center_crop=False, resample=given
+            )
             assert sent(processor, CHINA) == expected
         processor.save_pretrained(tmp_path)
         assert ByteFormerImageProcessor.from_pretrained(tmp_path).resample == number
     assert ByteFormerImageProcessor().resample == 3
 
 
-@pytest.mark.parametrize("size, expected", [(64, (96, 64)), ({"shortest_edge": 64}, (96, 64)), ([50, 70], (70, 50)), ({"height": 50, "width": 70}, (70, 50))])
+@pytest.mark.parametrize(
+    "size, expected",
+    [(64, (96, 64)), ({"shortest_edge": 64}, (96, 64)), ([50, 70], (70, 50)), ({"height": 50, "width": 70}, (70, 50))],
+)
 def test_sizes(size, expected):
     processor = ByteFormerImageProcessor(file_encoding="PNG", size=size, do_center_crop=False)
     image = Image.open(io.BytesIO(sent(processor, CHINA.crop((0, 0, 600, 400)))))
@@ -342,13 +377,18 @@ def test_save_and_load_keep_every_argument(tmp_path):
     assert {key: getattr(loaded, key) for key in arguments} == {key: getattr(processor, key) for key in arguments}
     assert sent(loaded, CHINA, seed=1) == sent(processor, CHINA, seed=1)
     assert ByteFormerImageProcessor.from_pretrained(tmp_path, quality=90).quality == 90
-    assert (tmp_path / "image_processing_byteformer.py").read_bytes() == (Path(__file__).parents[2] / "byteformer" / "image_processing_byteformer.py").read_bytes()
+    assert (tmp_path / "image_processing_byteformer.py").read_bytes() == (
+        Path(__file__).parents[2] / "byteformer" / "image_processing_byteformer.py"
+    ).read_bytes()
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 BAD_ARGUMENTS = {
-    "encoding": ({"file_encoding": "WEBP"}, "unknown file_encoding 'WEBP'; accepted: None, JPEG, PNG, TIFF, fCHW, fHWC"),
+    "encoding": (
+        {"file_encoding": "WEBP"},
+        "unknown file_encoding 'WEBP'; accepted: None, JPEG, PNG, TIFF, fCHW, fHWC",
+    ),
     "byte order": ({"byte_order": "backwards"}, "unknown byte_order 'backwards'"),
     "quality too high": ({"quality": 101}, "from 1 to 100, got 101"),
     "quality zero": ({"quality": 0}, "from 1 to 100, got 0"),
@@ -368,7 +408,10 @@ BAD_ARGUMENTS = {
     "flag": ({"do_resize": "yes"}, "do_resize must be True or False, got 'yes'"),
     "filter": ({"resample": "cubic"}, "lanczos \\(1\\).*got 'cubic'"),
     "filter number": ({"resample": 9}, "got 9"),
-    "window beyond any input": ({"byte_order_window": 500_000_000}, "byte_order_window must be at most 33,554,432, got 500000000"),
+    "window beyond any input": (
+        {"byte_order_window": 500_000_000},
+        "byte_order_window must be at most 33,554,432, got 500000000",
+    ),
     "size beyond any image": ({"size": 20000}, "size has 20000 x 20000 pixels; accepted: at most"),
     "crop beyond any image": ({"crop_size": [10**9, 10**9]}, "at most 33,554,432"),
     "noise beyond 32 bits": ({"noise_range": [0, 10**30]}, "modulo 256"),

@@ -14,7 +14,13 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from byteformer import ByteFormerConfig, ByteFormerFeatureExtractor, ByteFormerForAudioClassification, ByteFormerForImageClassification, ByteFormerImageProcessor
+from byteformer import (
+    ByteFormerConfig,
+    ByteFormerFeatureExtractor,
+    ByteFormerForAudioClassification,
+    ByteFormerForImageClassification,
+    ByteFormerImageProcessor,
+)
 
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "conv_kernel_size": 8, "window_sizes": [32], "window_shifts": [0, 16],
@@ -23,7 +29,7 @@ SIZES = {
 RATE = 16000
 
 # What a user does with the folders; answers go to stdout as one line of JSON.
-USER = '''
+USER = """
 import json, logging, sys
 from pathlib import Path
 import numpy as np
@@ -95,7 +101,7 @@ pipe.feature_extractor.file_encoding = "MP3"
 answers["mp3 path"] = scores(pipe("word.mp3", top_k=5))
 answers["files"] = sorted(path.name for path in Path("image-model-again").iterdir())
 print(json.dumps(answers))
-'''
+"""
 
 
 def png_that_claims(png, width, height):
@@ -109,7 +115,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     torch.manual_seed(0)
     ByteFormerForImageClassification(ByteFormerConfig(num_labels=7, **SIZES)).save_pretrained(folder / "image-model")
-    ByteFormerImageProcessor(size=64, crop_size=48, file_encoding="JPEG", quality=60).save_pretrained(folder / "image-model")
+    ByteFormerImageProcessor(size=64, crop_size=48, file_encoding="JPEG", quality=60).save_pretrained(
+        folder / "image-model"
+    )
     ByteFormerForAudioClassification(ByteFormerConfig(num_labels=5, **SIZES)).save_pretrained(folder / "audio-model")
     ByteFormerFeatureExtractor().save_pretrained(folder / "audio-model")
     photo = Image.fromarray(load_sample_images().images[0])
@@ -117,7 +125,9 @@ def folder(tmp_path_factory):
     photo.resize((16, 16)).save(folder / "small.png")
     masked = ByteFormerForImageClassification(ByteFormerConfig(num_labels=7, mask_padding=True, **SIZES))
     masked.save_pretrained(folder / "masked-model")
-    ByteFormerImageProcessor(size=64, crop_size=48, file_encoding="JPEG", quality=60).save_pretrained(folder / "masked-model")
+    ByteFormerImageProcessor(size=64, crop_size=48, file_encoding="JPEG", quality=60).save_pretrained(
+        folder / "masked-model"
+    )
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera lay on its side
     photo.save(folder / "turned.jpg", quality=90, exif=exif)
@@ -134,7 +144,22 @@ def folder(tmp_path_factory):
     content = (folder / "speech.wav").read_bytes()
     (folder / "cut.wav").write_bytes(content[:3000])
     (folder / "prime.wav").write_bytes(content[:24] + (9999991).to_bytes(4, "little") + content[28:])
-    wide = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + 4 * len(samples), b"WAVE", b"fmt ", 16, 1, 1, RATE, 4 * RATE, 4, 32, b"data", 4 * len(samples))
+    wide = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + 4 * len(samples),
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        RATE,
+        4 * RATE,
+        4,
+        32,
+        b"data",
+        4 * len(samples),
+    )
     (folder / "speech-32.wav").write_bytes(wide + (samples.astype("<i4") * 65536).tobytes())
     np.save(folder / "speech.npy", (samples / 2.0**15).astype(np.float32))  # what any audio library reads from the file
     (folder / "word.mp3").write_bytes(b"ID3\x04" + bytes(range(256)) * 4)
@@ -166,7 +191,9 @@ def test_the_process_cannot_see_the_repository(answers):
 
 
 def test_processors_through_the_auto_classes(folder, answers):
-    ids = ByteFormerImageProcessor.from_pretrained(folder / "image-model")(Image.open(folder / "photo.jpg"), return_tensors="np")["input_ids"]
+    ids = ByteFormerImageProcessor.from_pretrained(folder / "image-model")(
+        Image.open(folder / "photo.jpg"), return_tensors="np"
+    )["input_ids"]
     assert answers["ids"] == ids[0].tolist()
     wav = ByteFormerFeatureExtractor()(np.load(folder / "speech.npy"), return_tensors="np")["input_ids"]
     assert answers["wav"] == wav[0].tolist()
@@ -179,7 +206,14 @@ def test_image_pipeline_runs_the_recipe_on_images_and_paths(folder, answers, kin
     assert_same_scores(answers[kind], scores(model, processor(Image.open(folder / "photo.jpg"), return_tensors="pt")))
 
 
-@pytest.mark.parametrize("kind, name, length", [("image bytes", "photo.jpg", 9000), ("image path undecoded", "small.png", None), ("saved again", "small.png", None)])
+@pytest.mark.parametrize(
+    "kind, name, length",
+    [
+        ("image bytes", "photo.jpg", 9000),
+        ("image path undecoded", "small.png", None),
+        ("saved again", "small.png", None),
+    ],
+)
 def test_image_pipeline_classifies_undecoded_bytes(folder, answers, kind, name, length):
     model = ByteFormerForImageClassification.from_pretrained(folder / "image-model")
     data = (folder / name).read_bytes()[:length]
@@ -195,7 +229,9 @@ def test_audio_pipeline_runs_the_recipe_on_arrays_and_wav_files_without_ffmpeg(f
 
 def test_audio_pipeline_classifies_mp3_files_as_they_are(folder, answers):
     model = ByteFormerForAudioClassification.from_pretrained(folder / "audio-model")
-    assert_same_scores(answers["mp3 path"], scores(model, ByteFormerFeatureExtractor()(folder / "word.mp3", return_tensors="pt")))
+    assert_same_scores(
+        answers["mp3 path"], scores(model, ByteFormerFeatureExtractor()(folder / "word.mp3", return_tensors="pt"))
+    )
 
 
 def test_image_pipeline_turns_a_photo_upright(folder, answers):
@@ -212,7 +248,11 @@ def test_one_warning_where_padding_moves_the_scores_and_none_where_it_is_masked(
     quiet, warnings = answers["image-model warnings"]
     assert quiet == [] and len(warnings) == 1
     assert "mask_padding=False" in warnings[0] and "batch size 1" in warnings[0]
-    moved = [abs(together[label] - alone[label]) for alone, together in zip(answers["image-model alone"], answers["image-model together"]) for label in alone]
+    moved = [
+        abs(together[label] - alone[label])
+        for alone, together in zip(answers["image-model alone"], answers["image-model together"])
+        for label in alone
+    ]
     assert max(moved) > 1e-4  # what the warning is about
 
 
@@ -235,4 +275,6 @@ def test_pipelines_refuse_by_name(answers, name):
 
 
 def test_saving_from_a_loaded_folder_keeps_the_code(answers):
-    assert {"image_processing_byteformer.py", "modeling_byteformer.py", "configuration_byteformer.py"} <= set(answers["files"])
+    assert {"image_processing_byteformer.py", "modeling_byteformer.py", "configuration_byteformer.py"} <= set(
+        answers["files"]
+    )

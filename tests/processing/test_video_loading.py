@@ -61,9 +61,20 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     torch.manual_seed(0)
     labels = {"id2label": {0: "left", 1: "right", 2: "up"}, "label2id": {"left": 0, "right": 1, "up": 2}}
-    config = LlavaViTConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=1, patch_size=14, image_size=56, initializer_range=0.5, **labels)
+    config = LlavaViTConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        patch_size=14,
+        image_size=56,
+        initializer_range=0.5,
+        **labels,
+    )
     LlavaViTForVideoClassification(config).save_pretrained(folder / "model")
-    LlavaViTVideoProcessor(num_frames=8, size=56, max_visible_patches=30, image_settings=CLIP_SETTINGS).save_pretrained(folder / "model")
+    LlavaViTVideoProcessor(num_frames=8, size=56, max_visible_patches=30, image_settings=CLIP_SETTINGS).save_pretrained(
+        folder / "model"
+    )
     frames = moving_object(0, frames=20, size=70).frames
     write_video(folder / "clip.mp4", frames)
     Image.fromarray(frames[0]).save(folder / "frame.png")
@@ -73,7 +84,9 @@ def folder(tmp_path_factory):
 def run(folder, code):
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment = {**kept, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -87,8 +100,16 @@ def test_auto_classes_and_pipeline(folder):
         assert answers[way] == pytest.approx(answers["by hand"], abs=1e-5)
     assert answers["best"][0]["label"] == max(answers["by hand"], key=answers["by hand"].get)
     assert "images=" in answers["image"]
-    assert {"preprocessor_config.json", "video_preprocessor_config.json", "video_processing_llava_vit.py", "video_reading_llava_vit.py", "video_selection_llava_vit.py"} < set(answers["files"])
-    assert json.loads((folder / "again" / "preprocessor_config.json").read_text()) == json.loads((folder / "model" / "preprocessor_config.json").read_text())
+    assert {
+        "preprocessor_config.json",
+        "video_preprocessor_config.json",
+        "video_processing_llava_vit.py",
+        "video_reading_llava_vit.py",
+        "video_selection_llava_vit.py",
+    } < set(answers["files"])
+    assert json.loads((folder / "again" / "preprocessor_config.json").read_text()) == json.loads(
+        (folder / "model" / "preprocessor_config.json").read_text()
+    )
 
 
 def test_saving_and_loading_keep_every_setting(tmp_path):

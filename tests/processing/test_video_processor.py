@@ -13,9 +13,19 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from video_clips import ENCODERS, moving_object, write_all, write_sound, write_video
 
-from llavavit import LlavaViTConfig, LlavaViTModel, LlavaViTVideoProcessor, video_processing_llava_vit, video_reading_llava_vit
+from llavavit import (
+    LlavaViTConfig,
+    LlavaViTModel,
+    LlavaViTVideoProcessor,
+    video_processing_llava_vit,
+    video_reading_llava_vit,
+)
 
-CLIP_SETTINGS = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+CLIP_SETTINGS = {
+    "image_processor_type": "CLIPImageProcessor",
+    "size": {"shortest_edge": 56},
+    "crop_size": {"height": 56, "width": 56},
+}
 
 
 def processor(**kwargs):
@@ -49,7 +59,9 @@ def test_the_model_takes_what_comes_out(files):
     }  # fmt: skip
     assert inputs.frame_indices == [[0, 2, 5, 8, 10, 13, 16, 19]]
     assert inputs.frame_times[0] == pytest.approx([number / 25 for number in inputs.frame_indices[0]])
-    config = LlavaViTConfig(hidden_size=32, num_attention_heads=1, intermediate_size=32, num_hidden_layers=1, patch_size=14)
+    config = LlavaViTConfig(
+        hidden_size=32, num_attention_heads=1, intermediate_size=32, num_hidden_layers=1, patch_size=14
+    )
     assert LlavaViTModel(config)(**inputs).last_hidden_state.shape == (1, 40, 32)
     again = pickle.loads(pickle.dumps(inputs))
     assert again.frame_times == inputs.frame_times and torch.equal(again["pixel_values"], inputs["pixel_values"])
@@ -104,7 +116,10 @@ def test_clips_shorter_than_the_frames_wanted_use_each_frame_once(tmp_path, fram
     assert inputs.frame_indices == [[0, 1, 2, 3, 4]] and inputs["pixel_values"].shape[2] == 5
     batch = processor()(videos=[path, frames])  # the shorter one gets empty frames behind
     assert batch["pixel_values"].shape[2] == 8 and not batch["pixel_values"][0, :, 5:].any()
-    assert np.array_equal(batch["visible_indices"][0], inputs["visible_indices"][0]) and batch["visible_indices"][0].max() < 80
+    assert (
+        np.array_equal(batch["visible_indices"][0], inputs["visible_indices"][0])
+        and batch["visible_indices"][0].max() < 80
+    )
     single = processor()(videos=write_video(tmp_path / "one.mp4", frames[:1]))
     assert single["visible_indices"].tolist() == [list(range(16))]
 
@@ -115,7 +130,11 @@ def test_rotation_metadata_is_applied(tmp_path, files, frames):
     data = bytearray(write_video(tmp_path / "lying.mov", lying, "png", "rgb24").read_bytes())
     place = data.index(b"tkhd") + 4 + 40
     assert struct.unpack(">9i", data[place : place + 36])[0] == 1 << 16
-    for matrix, turned in (((0, 1, -1, 0), frames), ((-1, 0, 0, -1), lying[:, ::-1, ::-1]), ((0, -1, 1, 0), frames[:, ::-1, ::-1])):
+    for matrix, turned in (
+        ((0, 1, -1, 0), frames),
+        ((-1, 0, 0, -1), lying[:, ::-1, ::-1]),
+        ((0, -1, 1, 0), frames[:, ::-1, ::-1]),
+    ):
         a, b, c, d = (value << 16 for value in matrix)
         data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
         assert same(processor()(videos=bytes(data)), processor()(videos=turned))
@@ -156,7 +175,11 @@ def test_runs_threads_and_workers_give_the_same(files, monkeypatch):
 
 
 def test_without_pyav_files_are_refused_and_frames_work(files, frames, monkeypatch):
-    for module in (video_reading_llava_vit, video_processing_llava_vit, video_processing_llava_vit.sys.modules["llavavit.video_selection_llava_vit"]):
+    for module in (
+        video_reading_llava_vit,
+        video_processing_llava_vit,
+        video_processing_llava_vit.sys.modules["llavavit.video_selection_llava_vit"],
+    ):
         monkeypatch.setattr(module, "av", None)
     with pytest.raises(ValueError, match="h264.mp4.*pip install av"):
         processor()(videos=files / "h264.mp4")
@@ -173,7 +196,9 @@ def test_without_pyav_files_are_refused_and_frames_work(files, frames, monkeypat
 @pytest.mark.parametrize("name", ["cut.mkv", "cut.webm", "cut.gif", "cut.avi", "corrupt.mp4", "corrupt.ts"])
 def test_damaged_files_are_used_as_far_as_they_go(name, tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)  # noise: pictures of equal size
-    codec, pixel_format, options = ENCODERS[{"webm": "vp9.webm", "gif": "gif.gif", "avi": "mpeg4.avi"}.get(name[-4:].strip("."), "h264.mp4")]
+    codec, pixel_format, options = ENCODERS[
+        {"webm": "vp9.webm", "gif": "gif.gif", "avi": "mpeg4.avi"}.get(name[-4:].strip("."), "h264.mp4")
+    ]
     whole = write_video(tmp_path / f"whole{Path(name).suffix}", frames, codec, pixel_format, options).read_bytes()
     damaged = bytearray(whole[: len(whole) * 7 // 10])
     if name.startswith("corrupt"):
@@ -265,7 +290,9 @@ def test_odd_files_that_are_fine(tmp_path, files, frames):
         picture = np.full((height, width, 3), 200, np.uint8)
         inputs = processor()(videos=write_video(tmp_path / f"{height}x{width}.mkv", [picture] * 3, "ffv1", "bgr0"))
         assert inputs["pixel_values"].shape == (1, 3, 3, 56, 56) and np.ptp(inputs["pixel_values"][0, 0]) == 0
-    grey = processor()(videos=write_video(tmp_path / "grey.mkv", frames, "ffv1", "gray16le"))  # 16 bits, scaled by FFmpeg
+    grey = processor()(
+        videos=write_video(tmp_path / "grey.mkv", frames, "ffv1", "gray16le")
+    )  # 16 bits, scaled by FFmpeg
     luminance = [np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]
     assert np.abs(grey["pixel_values"] - processor()(videos=luminance)["pixel_values"]).max() < 0.1
     address_like = tmp_path / "http:clip.mp4"

@@ -5,7 +5,14 @@ import pytest
 from video_clips import moving_object, write_all
 
 from llavavit import LlavaViTVideoProcessor
-from llavavit.video_selection_llava_vit import CodecEnergy, patch_positions, predict, sample_indices, select_patches, vector_field
+from llavavit.video_selection_llava_vit import (
+    CodecEnergy,
+    patch_positions,
+    predict,
+    sample_indices,
+    select_patches,
+    vector_field,
+)
 
 PATCH = 14
 
@@ -43,7 +50,9 @@ def test_every_codec_selects_the_same_patches(selection, tmp_path):
     processor = LlavaViTVideoProcessor(max_visible_patches=400, selection=selection)
     expected = set(processor(videos=list(clip.frames))["visible_indices"][0].tolist())
     for path in write_all(tmp_path, clip.frames):
-        if selection == "difference" and path.suffix == ".gif":  # the dither of 256 colours is a difference, and not a small one
+        if (
+            selection == "difference" and path.suffix == ".gif"
+        ):  # the dither of 256 colours is a difference, and not a small one
             continue
         chosen = set(processor(videos=path)["visible_indices"][0].tolist())
         assert len(chosen & expected) >= 0.9 * len(expected), (path.name, len(chosen & expected) / len(expected))
@@ -57,7 +66,7 @@ def test_motion_vectors_predict_to_the_bit():
     codec._energy = lambda reference, current, vectors: pairs.append((reference, current, vectors))
     codec.add(big[8:232, 8:232], big[11:235, 13:237])
     codec.finish()
-    (reference, current, vectors), = pairs
+    ((reference, current, vectors),) = pairs
     motion, known = vector_field(vectors, 224)
     assert np.median(motion[known], axis=0).tolist() == [20, 12]  # quarter pixels: 5 to the right, 3 down
     exact = (predict(reference, motion) == current).reshape(28, 8, 28, 8).all(axis=(1, 3))
@@ -68,7 +77,9 @@ def test_half_pixel_prediction_is_what_the_decoder_makes():
     """Every quarter position: nearly all blocks of a scaled-down pan are decoded without a residual, so must equal the prediction."""
     wide = moving_object(2, frames=1, size=560).frames[0, ..., 0].astype(np.uint16)
     small = (wide[0::2, 0::2] + wide[1::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 1::2] + 2 >> 2).astype(np.uint8)
-    moved = (wide[1:-1:2, 1:-1:2] + wide[2::2, 1:-1:2] + wide[1:-1:2, 2::2] + wide[2::2, 2::2] + 2 >> 2).astype(np.uint8)
+    moved = (wide[1:-1:2, 1:-1:2] + wide[2::2, 1:-1:2] + wide[1:-1:2, 2::2] + wide[2::2, 2::2] + 2 >> 2).astype(
+        np.uint8
+    )
     codec, pairs = CodecEnergy(224), []
     codec._energy = lambda reference, current, vectors: pairs.append((reference, current, vectors))
     codec.add(small[8:232, 8:232], moved[8:232, 8:232])
@@ -114,7 +125,9 @@ def test_a_still_clip_keeps_four_frames_whole():
     assert len(set(index // 256 for index in kept(scores, 100))) == 4
     flat = np.full((64, 16, 16), 3.5 / 255 * PATCH**2)  # little, and the same everywhere
     assert set(whole) <= set(kept(flat, 2048))
-    assert not set(whole) <= set(kept(np.linspace(0, 3.9, 64 * 256).reshape(64, 16, 16) / 255 * PATCH**2, 2048))  # little, but uneven
+    assert not set(whole) <= set(
+        kept(np.linspace(0, 3.9, 64 * 256).reshape(64, 16, 16) / 255 * PATCH**2, 2048)
+    )  # little, but uneven
 
 
 def test_the_still_rule_is_the_plain_one_wherever_the_budget_holds_both():
@@ -126,7 +139,9 @@ def test_the_still_rule_is_the_plain_one_wherever_the_budget_holds_both():
     for index in np.argsort(-scores.reshape(-1), kind="stable"):
         plain[index] |= plain.sum() < 2048
     assert kept(scores, 2048) == np.flatnonzero(plain).tolist()
-    assert set(kept(scores, 600)) >= set(np.flatnonzero(scores.reshape(-1)).tolist())  # a small budget goes to what moves
+    assert set(kept(scores, 600)) >= set(
+        np.flatnonzero(scores.reshape(-1)).tolist()
+    )  # a small budget goes to what moves
 
 
 def test_sampling_and_positions():

@@ -7,12 +7,21 @@ import subprocess
 import sys
 
 import pytest
-from hubtools.matrix.suite import VARIANTS, _result
 from hubtools.errors import UserError
-from hubtools.matrix.results import DOCUMENT, RESULTS, document, is_current, load_results, render, save_results, write_document
 from hubtools.matrix.mutants import MUTANTS, broken_kit
-from hubtools.packages import PACKAGES, ROOT
 from hubtools.matrix.releases import Environment, last_patches, parse_version, representative
+from hubtools.matrix.results import (
+    DOCUMENT,
+    RESULTS,
+    document,
+    is_current,
+    load_results,
+    render,
+    save_results,
+    write_document,
+)
+from hubtools.matrix.suite import VARIANTS, _result
+from hubtools.packages import PACKAGES, ROOT
 
 PACKAGES_OF_A_RELEASE = {"huggingface_hub": "1.3.0", "torch": "2.13.0"}
 PASSED = {
@@ -27,7 +36,9 @@ def matrix(*arguments):
 
 
 def test_the_page_shows_the_results_and_the_readme_leads_there():
-    assert DOCUMENT.read_text(encoding="utf-8") == document(load_results()), "run `python scripts/matrix.py --write-page`"
+    assert DOCUMENT.read_text(encoding="utf-8") == document(load_results()), (
+        "run `python scripts/matrix.py --write-page`"
+    )
     passed = [version for version, result in load_results().items() if result["status"] == "passed"]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "](docs/releases.md)" in readme and f"{len(passed)} of {len(load_results())}" in readme
@@ -43,7 +54,11 @@ def test_every_minor_has_a_result():
 
 def test_the_page_changes_with_the_results(tmp_path):
     failing = {**PASSED, "status": "failed", "failed": {"test_a": "no"}, "not_applicable": {"test_b": "no such class"}}
-    releases = {"4.46.3": PASSED, "5.0.0": failing, "5.1.0": {"status": "not installable", "reason": "needs Python 3.12", "not_applicable": {}}}
+    releases = {
+        "4.46.3": PASSED,
+        "5.0.0": failing,
+        "5.1.0": {"status": "not installable", "reason": "needs Python 3.12", "not_applicable": {}},
+    }
     write_document(releases, tmp_path / "docs" / "releases.md")
     page = (tmp_path / "docs" / "releases.md").read_text(encoding="utf-8")
     assert page.endswith(f"{render(releases)}\n") and render(releases) != render({**releases, "5.0.0": PASSED})
@@ -72,7 +87,10 @@ def test_only_a_pass_with_the_same_code_stands(change):
     "tests, status",
     [
         ({"a": {"outcome": "passed", "reason": ""}}, "passed"),
-        ({"a": {"outcome": "passed", "reason": ""}, "b": {"outcome": "not applicable", "reason": "no such class"}}, "passed"),
+        (
+            {"a": {"outcome": "passed", "reason": ""}, "b": {"outcome": "not applicable", "reason": "no such class"}},
+            "passed",
+        ),
         ({"a": {"outcome": "passed", "reason": ""}, "b": {"outcome": "failed", "reason": "wrong"}}, "failed"),
         ({"b": {"outcome": "not applicable", "reason": "no such class"}}, "failed"),
         ({}, "failed"),
@@ -114,11 +132,22 @@ def test_mutants_still_fit_the_models(mutant, tmp_path):
 
 def test_variants_cover_every_architecture():
     shipped = {architecture for package in PACKAGES.values() for architecture in package.models.values()}
-    assert shipped - {variant.architecture for variant in VARIANTS} == {"ByteFormerModel"}  # loaded from the classifiers' folders
+    assert shipped - {variant.architecture for variant in VARIANTS} == {
+        "ByteFormerModel"
+    }  # loaded from the classifiers' folders
 
 
 def test_suite_is_not_collected_without_a_kit():
-    command = [sys.executable, "-m", "pytest", str(ROOT / "tests" / "contract"), "-q", "--collect-only", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        str(ROOT / "tests" / "contract"),
+        "-q",
+        "--collect-only",
+        "-p",
+        "no:cacheprovider",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "CONTRACT_KIT"}
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
     assert done.returncode == 5 and "no tests" in done.stdout.lower()

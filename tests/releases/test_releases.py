@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hubtools.matrix.suite import prepare_kit, run_suite
-from hubtools.matrix.results import load_results
-from hubtools.packages import ROOT
 from hubtools.matrix.releases import build_environment, representative
+from hubtools.matrix.results import load_results
+from hubtools.matrix.suite import prepare_kit, run_suite
+from hubtools.packages import ROOT
 
 ENVIRONMENTS = Path(os.environ.get("RELEASE_ENVIRONMENTS", ROOT / ".venvs"))
 # The releases of the kept results: a new one on the registry must not turn an unchanged repository red.
@@ -25,7 +25,10 @@ def runs(request, tmp_path_factory):
     prepare_kit(kit)
     chosen = [item.callspec.params["version"] for item in request.session.items if item.module is request.module]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        yield {version: pool.submit(lambda version=version: run_suite(build_environment(version, ENVIRONMENTS), kit)) for version in chosen}
+        yield {
+            version: pool.submit(lambda version=version: run_suite(build_environment(version, ENVIRONMENTS), kit))
+            for version in chosen
+        }
 
 
 @pytest.mark.parametrize("version", VERSIONS)

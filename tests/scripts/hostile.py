@@ -7,7 +7,8 @@ import pickle
 import pickletools
 import struct
 import zipfile
-from typing import Any, Dict, Iterator, List, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import torch
 
@@ -29,7 +30,15 @@ WRONG_LABEL_NUMBERS = (
 WRONG_GENERIC = {
     "model_type": (None, 5, [], {}, "bert", ["llava_vit"], BIDI, ""),
     "architectures": (5, "LlavaViTModel", {}, [5], [None], [["x"]], [BIDI], ["a"] * 50),
-    "auto_map": (5, "x", [], {"AutoModel": 5}, {"AutoModel": None}, {"AutoModel": ["a.b", None]}, {"AutoModel": ESCAPE}),
+    "auto_map": (
+        5,
+        "x",
+        [],
+        {"AutoModel": 5},
+        {"AutoModel": None},
+        {"AutoModel": ["a.b", None]},
+        {"AutoModel": ESCAPE},
+    ),
     "torch_dtype": (5, [], {}, ["float32"], BIDI),
 }
 MALFORMED_JSON = {
@@ -78,12 +87,48 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8), **more: 
 
 def safetensors_files() -> Dict[str, bytes]:
     eight = bytes(8)
-    files = {f"an entry that is {value!r}": safetensors({"a": value}, eight) for value in (None, 5, "x", [], {}, True, {"dtype": "F32"})}
+    files = {
+        f"an entry that is {value!r}": safetensors({"a": value}, eight)
+        for value in (None, 5, "x", [], {}, True, {"dtype": "F32"})
+    }
     for value in (None, 5, [], {}, "F8_E4M3", "f32", "", "X" * 500, ESCAPE):
         files[f"the type {value!r}"] = safetensors({"a": entry(dtype=value)}, eight)
-    for value in (None, 5, "2", {}, [-2], [2.0], ["2"], [None], [True], [[2]], [2**62], [2**40, 2**40], [10**30], [1] * 100, [3], [0, 2]):
+    for value in (
+        None,
+        5,
+        "2",
+        {},
+        [-2],
+        [2.0],
+        ["2"],
+        [None],
+        [True],
+        [[2]],
+        [2**62],
+        [2**40, 2**40],
+        [10**30],
+        [1] * 100,
+        [3],
+        [0, 2],
+    ):
         files[f"the shape {str(value)[:40]}"] = safetensors({"a": entry(shape=value)}, eight)
-    for value in (None, 5, [], [0], [0, 8, 8], ["0", "8"], [0.0, 8.0], [8, 0], [-8, 0], [0, 2**63], [None, 8], [True, 8], [4, 12], {}, [0, 16]):
+    for value in (
+        None,
+        5,
+        [],
+        [0],
+        [0, 8, 8],
+        ["0", "8"],
+        [0.0, 8.0],
+        [8, 0],
+        [-8, 0],
+        [0, 2**63],
+        [None, 8],
+        [True, 8],
+        [4, 12],
+        {},
+        [0, 16],
+    ):
         files[f"the place {str(value)[:40]}"] = safetensors({"a": entry(offsets=value)}, eight)
     files.update({
         "nothing": b"", "seven bytes": bytes(7), "a header of no bytes": bytes(8), "no tensors": safetensors({}), "metadata alone": safetensors({"__metadata__": {"format": "pt"}}),
@@ -110,7 +155,7 @@ def pickled(content: Any, legacy: bool = False) -> bytes:
     return file.getvalue()
 
 
-def archive(data: bytes, members: Dict[str, bytes] = {}, packed: bool = False) -> bytes:
+def archive(data: bytes, members: Mapping[str, bytes] = MappingProxyType({}), packed: bool = False) -> bytes:
     """A checkpoint of the zip format around a pickle."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as made:
@@ -138,14 +183,21 @@ def every_opcode_alone() -> List[bytes]:
     """Every opcode that there is, with nothing and with something on the stack, and no, small, and enormous arguments."""
     arguments = (b"", b"\x00", b"\x7f" * 8, b"\xff" * 8, b"0\n", b"os\nsystem\n", b"a\n" * 3)
     stacks = (b"\x80\x02", b"\x80\x02(", b"\x80\x02}", b"\x80\x02(]K\x01", b"\x80\x04\x8c\x02os\x8c\x06system")
-    return [stack + opcode.code.encode("latin1") + argument + b"." for stack in stacks for opcode in pickletools.opcodes for argument in arguments]
+    return [
+        stack + opcode.code.encode("latin1") + argument + b"."
+        for stack in stacks
+        for opcode in pickletools.opcodes
+        for argument in arguments
+    ]
 
 
 class Calls:
     """Pickles as a call of any name."""
 
     def __init__(self, module: str, name: str, *arguments: Any):
-        self.data = b"\x80\x02c" + module.encode() + b"\n" + name.encode() + b"\n" + pickle.dumps(arguments, 2)[2:-1] + b"R."
+        self.data = (
+            b"\x80\x02c" + module.encode() + b"\n" + name.encode() + b"\n" + pickle.dumps(arguments, 2)[2:-1] + b"R."
+        )
 
 
 CODE = (("os", "system"), ("posix", "system"), ("builtins", "eval"), ("builtins", "exec"), ("builtins", "__import__"), ("builtins", "getattr"), ("__builtin__", "eval"),
@@ -212,6 +264,6 @@ def _allocation() -> bytes:
     return b"\x80\x02cbuiltins\nbytearray\n" + pickle.dumps((4 * 10**9,), 2)[2:-1] + b"R."
 
 
-def _legacy(little_endian: bool, keys: List[Any] = []) -> bytes:
+def _legacy(little_endian: bool, keys: Sequence[Any] = ()) -> bytes:
     system = {"protocol_version": 1001, "little_endian": little_endian, "type_sizes": {}}
-    return b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system, {}, keys))
+    return b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system, {}, list(keys)))

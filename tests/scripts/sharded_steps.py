@@ -1,6 +1,6 @@
 """A few training steps under torch's fully sharded data parallel on CPUs; prints the losses as JSON. Started by torchrun.
 
-    torchrun --standalone --nproc_per_node 2 tests/scripts/sharded_steps.py llavavit|byteformer
+torchrun --standalone --nproc_per_node 2 tests/scripts/sharded_steps.py llavavit|byteformer
 """
 
 import json
@@ -22,7 +22,15 @@ def build(package):
     if package == "llavavit":
         from llavavit import LlavaViTConfig, LlavaViTForVideoClassification
 
-        config = LlavaViTConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, patch_size=8, image_size=32, num_labels=4)
+        config = LlavaViTConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            patch_size=8,
+            image_size=32,
+            num_labels=4,
+        )
         return LlavaViTForVideoClassification(config), {"pixel_values": torch.randn(BATCH, 3, 2, 32, 32)}
     from byteformer import ByteFormerConfig, ByteFormerForImageClassification
 
@@ -54,7 +62,9 @@ def main(package):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(STEPS):
-        loss = model(**{name: value.chunk(world)[rank] for name, value in inputs.items()}, labels=labels.chunk(world)[rank]).loss
+        loss = model(
+            **{name: value.chunk(world)[rank] for name, value in inputs.items()}, labels=labels.chunk(world)[rank]
+        ).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -13,14 +13,22 @@ from pathlib import Path
 import assemble
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, files_up_to, in_layout, random_state, save_checkpoint, write_recipe
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.origin import Origin
-from hubtools.packages import ROOT
 from hubtools.assembly.recipes import list_recipes, load_recipe
 from hubtools.assembly.weights import parse_size
+from hubtools.packages import ROOT
+from safetensors.torch import load_file, save_file
+from small import (
+    BYTEFORMER_TOML,
+    LLAVA_VIT_TOML,
+    call,
+    files_up_to,
+    in_layout,
+    random_state,
+    save_checkpoint,
+    write_recipe,
+)
 
 SCRIPT = ROOT / "scripts" / "assemble.py"
 
@@ -80,7 +88,9 @@ def test_shards_hold_the_same_tensors(tmp_path, recipe):
     assert all(torch.equal(stored[name], state[name]) for name in state)
 
 
-@pytest.mark.parametrize("dtype, expected", [(None, "bfloat16"), (torch.float32, "float32"), (torch.float16, "float16")])
+@pytest.mark.parametrize(
+    "dtype, expected", [(None, "bfloat16"), (torch.float32, "float32"), (torch.float16, "float16")]
+)
 def test_the_dtype_of_the_checkpoint_is_kept_unless_asked_otherwise(tmp_path, recipe, dtype, expected):
     state = {name: tensor.bfloat16() for name, tensor in random_state(recipe).items()}
     torch.save(state, tmp_path / "half.pth")
@@ -95,7 +105,9 @@ def test_random_weights_depend_on_the_seed_alone(tmp_path, recipe):
     for name, seed in (("one", 1), ("again", 1), ("two", 2)):
         build_folder(tmp_path / name, recipe, Origin(seed=seed))
     assert same_bytes(tmp_path / "one", tmp_path / "again")
-    assert not filecmp.cmp(tmp_path / "one" / "model.safetensors", tmp_path / "two" / "model.safetensors", shallow=False)
+    assert not filecmp.cmp(
+        tmp_path / "one" / "model.safetensors", tmp_path / "two" / "model.safetensors", shallow=False
+    )
 
 
 def test_a_published_repository_needs_no_recipe(tmp_path, recipe):
@@ -110,7 +122,11 @@ def test_a_published_repository_needs_no_recipe(tmp_path, recipe):
     result = call(assemble.main, "--checkpoint", published, "--output", tmp_path / "ours")
     assert result.code == 0, result.err
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
-    assert (config["model_type"], config["torch_dtype"], config["architectures"]) == ("llava_vit", "bfloat16", ["LlavaViTModel"])
+    assert (config["model_type"], config["torch_dtype"], config["architectures"]) == (
+        "llava_vit",
+        "bfloat16",
+        ["LlavaViTModel"],
+    )
     assert config["rope_temporal_size"] == 64 and config["hidden_size"] == 64
     assert "license: mit" in (tmp_path / "ours" / "README.md").read_text()
     stored = load_file(tmp_path / "ours" / "model.safetensors")
@@ -121,7 +137,9 @@ def test_settings_that_are_not_known_are_not_dropped_in_silence(tmp_path, recipe
     published = tmp_path / "published"
     published.mkdir()
     save_file(random_state(recipe), published / "model.safetensors")
-    (published / "config.json").write_text(json.dumps(dict(recipe.config, model_type="onevision_encoder", rope_scaling=2)))
+    (published / "config.json").write_text(
+        json.dumps(dict(recipe.config, model_type="onevision_encoder", rope_scaling=2))
+    )
     result = call(assemble.main, "--checkpoint", published, "--output", tmp_path / "ours")
     assert result.code == 2 and "rope_scaling" in result.err
 
@@ -253,10 +271,18 @@ def test_the_sizes_of_a_checkpoint_name_the_recipe_that_fits(tmp_path):
     checkpoint = tmp_path / "small.pth"
     with torch.device("meta"):
         state = load_recipe("llava-vit-small").build_model().state_dict()
-    foreign = in_layout(load_recipe("llava-vit-small"), {name: torch.zeros(1).expand(tensor.shape) for name, tensor in state.items()}, "training")
+    foreign = in_layout(
+        load_recipe("llava-vit-small"),
+        {name: torch.zeros(1).expand(tensor.shape) for name, tensor in state.items()},
+        "training",
+    )
     torch.save({name: tensor[:1].expand(tensor.shape) for name, tensor in foreign.items()}, checkpoint)
     wrong = call(assemble.main, "llava-vit-base", "--checkpoint", checkpoint, "--output", tmp_path / "out")
-    assert wrong.code == 2 and "hidden_size is 384, expected 768" in wrong.err and "num_hidden_layers is 6, expected 12" in wrong.err
+    assert (
+        wrong.code == 2
+        and "hidden_size is 384, expected 768" in wrong.err
+        and "num_hidden_layers is 6, expected 12" in wrong.err
+    )
     assert "this looks like llava-vit-small" in wrong.err and wrong.err.count("\n") == 1
     other = call(assemble.main, "byteformer-imagenet-tiff", "--checkpoint", checkpoint, "--output", tmp_path / "out")
     assert other.code == 2 and "they look like llavavit" in other.err
@@ -314,11 +340,17 @@ def test_overwrite_replaces_a_hub_folder_only_by_a_good_one(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "small-model.toml", "small.pth"]
 
 
-@pytest.mark.parametrize("toml, what", [(LLAVA_VIT_TOML, ()), (BYTEFORMER_TOML, ("--to", "corenet"))], ids=["folder", "state dict"])
+@pytest.mark.parametrize(
+    "toml, what", [(LLAVA_VIT_TOML, ()), (BYTEFORMER_TOML, ("--to", "corenet"))], ids=["folder", "state dict"]
+)
 def test_no_room_for_the_weights(tmp_path, toml, what):
     output = tmp_path / "out" / ("model.pt" if what else "model")
-    arguments = [str(argument) for argument in (write_recipe(tmp_path, toml), "--random-init", *what, "--output", output)]
-    result = subprocess.run([sys.executable, SCRIPT, *arguments], preexec_fn=files_up_to(200_000), capture_output=True, text=True)
+    arguments = [
+        str(argument) for argument in (write_recipe(tmp_path, toml), "--random-init", *what, "--output", output)
+    ]
+    result = subprocess.run(
+        [sys.executable, SCRIPT, *arguments], preexec_fn=files_up_to(200_000), capture_output=True, text=True
+    )
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert re.search("File too large|could not be written to its end", result.stderr) and str(output) in result.stderr
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,10 @@ from small import call
 REFUSED = {
     "an unknown case": (["--case", "images"], "unknown case 'images'; known: jpeg, tiff"),
     "no such reference file": (["--case", "tiff", "--reference", "none.py:Plain"], "none.py does not exist"),
-    "no such name in the file": (["--case", "tiff", "--reference", "tests/plain_byteformer.py:Plainer"], "has no 'Plainer'"),
+    "no such name in the file": (
+        ["--case", "tiff", "--reference", "tests/plain_byteformer.py:Plainer"],
+        "has no 'Plainer'",
+    ),
     "a reference that is no reference": (["--case", "tiff", "--reference", "plain"], "accepted: FILE.py:NAME"),
     "a JSON file in no folder": (["--case", "tiff", "--json", "/nowhere/result.json"], "/nowhere"),
 }
@@ -26,7 +29,9 @@ def test_refused_in_one_line(case):
 
 
 def test_a_reference_that_fails_is_told_in_one_line(tmp_path):
-    (tmp_path / "mine.py").write_text("def Mine(config):\n    raise ValueError(config['model_type'] + ' is not mine')\n")
+    (tmp_path / "mine.py").write_text(
+        "def Mine(config):\n    raise ValueError(config['model_type'] + ' is not mine')\n"
+    )
     result = call(benchmark.main, "--case", "tiff", "--reference", f"{tmp_path}/mine.py:Mine")
     assert result.code == 2 and result.err.count("\n") == 1 and "byteformer is not mine" in result.err, result.err
 
@@ -51,7 +56,9 @@ class Mine(Plain):
     measured = printed["results"][0]
     assert measured["largest_difference"] <= 1e-5 * measured["largest_magnitude"]
     assert measured["median_seconds"]["model"] > 0 and measured["peak_bytes"]["reference"] > 0
-    assert measured["ratio_ceiling"] * measured["arithmetic_seconds"] == pytest.approx(measured["median_seconds"]["reference"])
+    assert measured["ratio_ceiling"] * measured["arithmetic_seconds"] == pytest.approx(
+        measured["median_seconds"]["reference"]
+    )
 
 
 class Attention(torch.nn.Module):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from hubtools.assembly.corenet_config import read_corenet_config
+from hubtools.assembly.recipes import load_recipe, recipe_from
+from hubtools.errors import UserError
 
 from byteformer import ByteFormerConfig, ByteFormerFeatureExtractor, ByteFormerImageProcessor
-from hubtools.assembly.corenet_config import read_corenet_config
-from hubtools.errors import UserError
-from hubtools.assembly.recipes import load_recipe, recipe_from
 
 TINY = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768}
 
@@ -193,15 +193,43 @@ AS_GIVEN = {"do_resize": False, "do_center_crop": False}
 
 # name -> (file, audio?, configuration, processor): all that the file determines; the rest must be the classes' own defaults
 CASES = {
-    "nested jpeg": (NESTED_JPEG, False, {**RELEASED, "conv_kernel_size": 4, "window_sizes": [128], "drop_path_rate": 0.1}, {**IMAGE, "file_encoding": "JPEG", "quality": 60}),
+    "nested jpeg": (
+        NESTED_JPEG,
+        False,
+        {**RELEASED, "conv_kernel_size": 4, "window_sizes": [128], "drop_path_rate": 0.1},
+        {**IMAGE, "file_encoding": "JPEG", "quality": 60},
+    ),
     "flat tiff": (FLAT_TIFF, False, {**RELEASED, "conv_kernel_size": 32}, {**IMAGE, "file_encoding": "TIFF"}),
-    "mixed reverse": (MIXED_REVERSE, False, {**RELEASED, "conv_kernel_size": 32}, {**IMAGE, "file_encoding": "JPEG", "quality": 100, "byte_order": "reverse"}),
-    "obfuscation": (OBFUSCATION, False, {**RELEASED, "conv_kernel_size": 32}, {**IMAGE, "file_encoding": "fHWC", "noise_range": [-20, 20], "permute_bytes": True}),
-    "camera": (CAMERA, False, {**RELEASED, "conv_kernel_size": 4}, {**IMAGE, "file_encoding": "fHWC", "keep_fraction": 0.05}),
+    "mixed reverse": (
+        MIXED_REVERSE,
+        False,
+        {**RELEASED, "conv_kernel_size": 32},
+        {**IMAGE, "file_encoding": "JPEG", "quality": 100, "byte_order": "reverse"},
+    ),
+    "obfuscation": (
+        OBFUSCATION,
+        False,
+        {**RELEASED, "conv_kernel_size": 32},
+        {**IMAGE, "file_encoding": "fHWC", "noise_range": [-20, 20], "permute_bytes": True},
+    ),
+    "camera": (
+        CAMERA,
+        False,
+        {**RELEASED, "conv_kernel_size": 4},
+        {**IMAGE, "file_encoding": "fHWC", "keep_fraction": 0.05},
+    ),
     "small, stride, blocks off": (
         SMALL_STRIDE,
         False,
-        {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "sinusoidal_pos_emb": True, "hidden_dropout_prob": 0.2, "hidden_act": "relu", "num_labels": 1000},
+        {
+            "hidden_size": 384,
+            "num_attention_heads": 6,
+            "intermediate_size": 1536,
+            "sinusoidal_pos_emb": True,
+            "hidden_dropout_prob": 0.2,
+            "hidden_act": "relu",
+            "num_labels": 1000,
+        },
         {**AS_GIVEN, "file_encoding": "PNG", "byte_order": "stride", "byte_order_stride": 512},
     ),
     "base, windows per layer": (
@@ -234,21 +262,41 @@ CASES = {
         },
         AS_GIVEN,
     ),
-    "audio wav": (AUDIO_WAV, True, {**RELEASED, "conv_kernel_size": 32, "num_labels": 12}, {"file_encoding": "WAV", "sample_dtype": "float32", "num_samples": 16000}),
+    "audio wav": (
+        AUDIO_WAV,
+        True,
+        {**RELEASED, "conv_kernel_size": 32, "num_labels": 12},
+        {"file_encoding": "WAV", "sample_dtype": "float32", "num_samples": 16000},
+    ),
     "audio mp3, flat": (
         AUDIO_MP3_FLAT,
         True,
         {**RELEASED, "conv_kernel_size": 4, "window_sizes": [32], "window_shifts": [0] * 12, "num_labels": 12},
         {"file_encoding": "MP3", "num_samples": 16000},
     ),
-    "audio int16, mixed": (AUDIO_INT16_MIXED, True, {**TINY, "window_sizes": [64], "hidden_act": "relu", "num_labels": 1000}, {"sample_dtype": "int16"}),
+    "audio int16, mixed": (
+        AUDIO_INT16_MIXED,
+        True,
+        {**TINY, "window_sizes": [64], "hidden_act": "relu", "num_labels": 1000},
+        {"sample_dtype": "int16"},
+    ),
     "what CoreNet takes for absent keys": (
         DEFAULTS,
         False,
         {**TINY, "hidden_act": "leaky_relu", "leaky_relu_slope": 0.1, "num_labels": 1000},
         {
-            "do_resize": True, "size": 256, "resample": "bilinear", "do_center_crop": True, "crop_size": 192, "file_encoding": "TIFF", "quality": 100,
-            "byte_order": "reverse", "byte_order_stride": 1024, "byte_order_window": 1024, "keep_fraction": 0.5, "noise_range": [-5, 5],
+            "do_resize": True,
+            "size": 256,
+            "resample": "bilinear",
+            "do_center_crop": True,
+            "crop_size": 192,
+            "file_encoding": "TIFF",
+            "quality": 100,
+            "byte_order": "reverse",
+            "byte_order_stride": 1024,
+            "byte_order_window": 1024,
+            "keep_fraction": 0.5,
+            "noise_range": [-5, 5],
         },
     ),
     "explicit sizes and slope": (
@@ -257,7 +305,12 @@ CASES = {
         {**TINY, "hidden_act": "leaky_relu", "leaky_relu_slope": 0.2, "num_labels": 1000},
         {"do_resize": True, "size": [250, 300], "resample": 0, "do_center_crop": True, "crop_size": [192, 200]},
     ),
-    "audio of half a second": (AUDIO_LENGTH, True, {**TINY, "hidden_act": "hardswish", "num_labels": 1000}, {"num_samples": 8000}),
+    "audio of half a second": (
+        AUDIO_LENGTH,
+        True,
+        {**TINY, "hidden_act": "hardswish", "num_labels": 1000},
+        {"num_samples": 8000},
+    ),
     "audio of any length": (AUDIO_LENGTH_OFF, True, {**TINY, "hidden_act": "hardswish", "num_labels": 1000}, {}),
     "minimal": (MINIMAL, False, {**TINY, "hidden_act": "relu", "num_labels": 1000}, AS_GIVEN),
 }
@@ -275,7 +328,9 @@ def test_file_gives_the_model_and_the_processor_it_describes(name, tmp_path):
     content = read_corenet_config(write(tmp_path, text))
 
     recipe = recipe_from(name, content)  # what assemble.py makes of it
-    assert recipe.architecture == ("ByteFormerForAudioClassification" if is_audio else "ByteFormerForImageClassification")
+    assert recipe.architecture == (
+        "ByteFormerForAudioClassification" if is_audio else "ByteFormerForImageClassification"
+    )
     assert recipe.build_config().to_dict() == ByteFormerConfig(**config).to_dict()
     processor_class = ByteFormerFeatureExtractor if is_audio else ByteFormerImageProcessor
     assert processor_class(**recipe.processor).to_dict() == processor_class(**processor).to_dict()
@@ -296,7 +351,9 @@ def test_file_gives_the_model_and_the_processor_it_describes(name, tmp_path):
 def test_experiment_files_agree_with_the_recipes_of_the_released_checkpoints(name, recipe_name, tmp_path):
     read = recipe_from(name, read_corenet_config(write(tmp_path, CASES[name][0])))
     shipped = load_recipe(recipe_name)
-    differences = {key for key, value in read.build_config().to_dict().items() if shipped.build_config().to_dict()[key] != value}
+    differences = {
+        key for key, value in read.build_config().to_dict().items() if shipped.build_config().to_dict()[key] != value
+    }
     assert differences <= {"drop_path_rate"}  # a training setting, which the recipes leave at 0
     processor_class = ByteFormerFeatureExtractor if CASES[name][1] else ByteFormerImageProcessor
     assert processor_class(**read.processor).to_dict() == processor_class(**shipped.processor).to_dict()
@@ -305,31 +362,86 @@ def test_experiment_files_agree_with_the_recipes_of_the_released_checkpoints(nam
 BAD = {
     "another model": ("model.classification.name: vit", "model.classification.name is 'vit'"),
     "no model": ("image_augmentation.resize.enable: true", "names no model"),
-    "another audio model": ("model: {audio_classification: {name: wav2vec}, classification: {name: byteformer}}", "wav2vec"),
-    "unknown mode": ("model.classification: {name: byteformer, byteformer: {mode: giant}}", "'giant'; accepted: tiny, small, base, huge"),
-    "huge without its lists": ("model.classification: {name: byteformer, byteformer: {mode: huge}}", "window_shifts and"),
+    "another audio model": (
+        "model: {audio_classification: {name: wav2vec}, classification: {name: byteformer}}",
+        "wav2vec",
+    ),
+    "unknown mode": (
+        "model.classification: {name: byteformer, byteformer: {mode: giant}}",
+        "'giant'; accepted: tiny, small, base, huge",
+    ),
+    "huge without its lists": (
+        "model.classification: {name: byteformer, byteformer: {mode: huge}}",
+        "window_shifts and",
+    ),
     "unknown activation": ("{model.classification.name: byteformer, model.activation.name: gelo}", "gelo"),
-    "unknown encoding": ("{model.classification.name: byteformer, image_augmentation.pil_save: {enable: true, file_encoding: WEBP}}", "WEBP"),
-    "unknown audio format": ("{model.classification.name: byteformer, model.audio_classification.name: byteformer, audio_augmentation.torchaudio_save: {enable: true, format: flac}}", "FLAC"),
-    "unknown byte order": ("{model.classification.name: byteformer, image_augmentation.shuffle_bytes: {enable: true, mode: sideways}}", "sideways"),
-    "an activation with weights": ("{model.classification.name: byteformer, model.activation.name: prelu}", "'prelu'; accepted: gelu"),
-    "an activation of another type": ("{model.classification.name: byteformer, model.activation.name: [gelu]}", "model.activation.name must be a word"),
-    "a slope in words": ("{model.classification.name: byteformer, model.activation: {name: leaky_relu, neg_slope: steep}}", "neg_slope must be a finite number"),
-    "another norm": ("model.classification: {name: byteformer, byteformer: {norm_layer: rms_norm}}", "norm_layer is 'rms_norm'; accepted: layer_norm"),
-    "unknown filter": ("{model.classification.name: byteformer, image_augmentation.resize: {enable: true, interpolation: cubist}}", "'cubist'"),
+    "unknown encoding": (
+        "{model.classification.name: byteformer, image_augmentation.pil_save: {enable: true, file_encoding: WEBP}}",
+        "WEBP",
+    ),
+    "unknown audio format": (
+        "{model.classification.name: byteformer, model.audio_classification.name: byteformer, audio_augmentation.torchaudio_save: {enable: true, format: flac}}",
+        "FLAC",
+    ),
+    "unknown byte order": (
+        "{model.classification.name: byteformer, image_augmentation.shuffle_bytes: {enable: true, mode: sideways}}",
+        "sideways",
+    ),
+    "an activation with weights": (
+        "{model.classification.name: byteformer, model.activation.name: prelu}",
+        "'prelu'; accepted: gelu",
+    ),
+    "an activation of another type": (
+        "{model.classification.name: byteformer, model.activation.name: [gelu]}",
+        "model.activation.name must be a word",
+    ),
+    "a slope in words": (
+        "{model.classification.name: byteformer, model.activation: {name: leaky_relu, neg_slope: steep}}",
+        "neg_slope must be a finite number",
+    ),
+    "another norm": (
+        "model.classification: {name: byteformer, byteformer: {norm_layer: rms_norm}}",
+        "norm_layer is 'rms_norm'; accepted: layer_norm",
+    ),
+    "unknown filter": (
+        "{model.classification.name: byteformer, image_augmentation.resize: {enable: true, interpolation: cubist}}",
+        "'cubist'",
+    ),
     "a length in words": (
         "{model.classification.name: byteformer, model.audio_classification.name: byteformer, audio_augmentation.set_fixed_length: {enable: true, length: long}}",
         "num_samples must be a positive integer, got 'long'",
     ),
-    "enable is not a flag": ("{model.classification.name: byteformer, image_augmentation.resize: {enable: 'often'}}", "'often'"),
-    "a key twice": ("model: {classification: {name: byteformer, n_classes: 10}, classification.n_classes: 12}", "twice: 10 and 12"),
+    "enable is not a flag": (
+        "{model.classification.name: byteformer, image_augmentation.resize: {enable: 'often'}}",
+        "'often'",
+    ),
+    "a key twice": (
+        "model: {classification: {name: byteformer, n_classes: 10}, classification.n_classes: 12}",
+        "twice: 10 and 12",
+    ),
     "classes not a number": ("model.classification: {name: byteformer, n_classes: many}", "'many'"),
     "odd kernel": ("model.classification: {name: byteformer, byteformer: {conv_kernel_size: 5}}", "conv_kernel_size"),
-    "lists of the wrong length": ("model.classification: {name: byteformer, byteformer: {downsample: [true, false]}}", "12 entries"),
-    "keep fraction out of range": ("{model.classification.name: byteformer, image_augmentation.mask_positions: {enable: true, keep_frac: 1.5}}", "1.5"),
-    "image steps for audio": ("{model.classification.name: byteformer, model.audio_classification: {}, image_augmentation.byte_permutation.enable: true}", "no such step"),
-    "a mode of another type": ("model.classification: {name: byteformer, byteformer: {mode: [tiny]}}", "byteformer.mode must be a word"),
-    "aliases that multiply": ("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi")), "more than 300,000 values"),
+    "lists of the wrong length": (
+        "model.classification: {name: byteformer, byteformer: {downsample: [true, false]}}",
+        "12 entries",
+    ),
+    "keep fraction out of range": (
+        "{model.classification.name: byteformer, image_augmentation.mask_positions: {enable: true, keep_frac: 1.5}}",
+        "1.5",
+    ),
+    "image steps for audio": (
+        "{model.classification.name: byteformer, model.audio_classification: {}, image_augmentation.byte_permutation.enable: true}",
+        "no such step",
+    ),
+    "a mode of another type": (
+        "model.classification: {name: byteformer, byteformer: {mode: [tiny]}}",
+        "byteformer.mode must be a word",
+    ),
+    "aliases that multiply": (
+        "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi")),
+        "more than 300,000 values",
+    ),
     "a mapping in itself": ("model: &m {classification: *m}", "nested too deep"),
     "nested without end": ("model: " + "[" * 100_000, "is not readable YAML"),
     "nested deeply": ("model: " + "{a: " * 300 + "1" + "}" * 300, "nested too deep"),

@@ -5,17 +5,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from measure import assert_outputs_close
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
-
+from hubtools.assembly.recipes import load_recipe
 from hubtools.errors import UserError
 from hubtools.finetuning import digits, moving_digits
 from hubtools.finetuning.datasets import build_data
 from hubtools.finetuning.folders import read_folder
 from hubtools.finetuning.inputs import pad_bytes
 from hubtools.packages import PACKAGES, ROOT
-from hubtools.assembly.recipes import load_recipe
+from measure import assert_outputs_close
+from PIL import Image
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 TRAINED = ROOT / "hub_repos"
 
@@ -45,7 +44,13 @@ def test_a_digits_file_and_its_picture_give_the_same_bytes(tmp_path, digit_proce
 
 def test_variations_repeat_with_the_epoch_and_keep_the_grey_levels():
     recipe = load_recipe("byteformer-digits")
-    data = build_data("digits", recipe, recipe.build_config(), PACKAGES["byteformer"].load().ByteFormerImageProcessor(**recipe.processor), seed=1)
+    data = build_data(
+        "digits",
+        recipe,
+        recipe.build_config(),
+        PACKAGES["byteformer"].load().ByteFormerImageProcessor(**recipe.processor),
+        seed=1,
+    )
     epochs = []
     for epoch in (0, 1, 0):
         data.train.set_epoch(epoch)
@@ -167,7 +172,10 @@ def test_byteformer_reads_pictures_by_its_recipe_and_other_files_as_they_are(tmp
     assert (item["input_ids"].tolist() == own) is not decoded
     if decoded:
         assert len(item["input_ids"]) == 268  # an 8x8 picture as uncompressed PNG
-        assert build_data(str(folder), recipe, recipe.build_config(), processor, 0, "bytes").train[0]["input_ids"].tolist() == own
+        assert (
+            build_data(str(folder), recipe, recipe.build_config(), processor, 0, "bytes").train[0]["input_ids"].tolist()
+            == own
+        )
 
 
 def test_what_a_model_cannot_take_is_refused(tmp_path):

@@ -8,15 +8,14 @@ import finetune
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
-from small import call, write_recipe
-from transformers import pipeline
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
 from hubtools.finetuning.data import stratified_split
 from hubtools.finetuning.folders import TEST_FRACTION, VALIDATION_FRACTION
+from PIL import Image
+from safetensors.torch import load_file
+from small import call, write_recipe
+from transformers import pipeline
 
 CONFIG = """
 package = "byteformer"
@@ -47,7 +46,11 @@ FILES = 20  # of each class
 
 def start_from(place, architecture, processor, masked=True):
     """A tiny model without training, as a Hub folder."""
-    text = CONFIG.replace("ARCHITECTURE", architecture).replace("PROCESSOR", processor).replace("MASKED", str(masked).lower())
+    text = (
+        CONFIG.replace("ARCHITECTURE", architecture)
+        .replace("PROCESSOR", processor)
+        .replace("MASKED", str(masked).lower())
+    )
     torch.manual_seed(0)
     build_folder(place / "tiny", load_recipe(str(write_recipe(place, text, "tiny"))), None)
     return place / "tiny"
@@ -151,7 +154,14 @@ def test_bytes_of_training_are_those_of_the_pipeline(tmp_path):
 
     for name, architecture, processor, classes, write, suffix in (
         ("sounds", "ByteFormerForAudioClassification", SOUND, LOUDNESS, write_sound, ".wav"),
-        ("pictures", "ByteFormerForImageClassification", PICTURE, {"dark": "dark", "light": "light"}, write_picture, ".jpg"),
+        (
+            "pictures",
+            "ByteFormerForImageClassification",
+            PICTURE,
+            {"dark": "dark", "light": "light"},
+            write_picture,
+            ".jpg",
+        ),
     ):
         place = tmp_path / name
         place.mkdir()
@@ -170,7 +180,9 @@ def test_logits_of_parts_without_padding_are_in_order():
     from hubtools.finetuning.inputs import pad_bytes, without_padding
 
     rows = [[5, 6, 7], [1] * 9, [8], [2, 3, 4], []]
-    batch = pad_bytes([{"input_ids": torch.tensor(row, dtype=torch.int64), "labels": 0} for row in rows], padding_id=256, at_least=2)
+    batch = pad_bytes(
+        [{"input_ids": torch.tensor(row, dtype=torch.int64), "labels": 0} for row in rows], padding_id=256, at_least=2
+    )
     parts = without_padding(batch, padding_id=256, at_least=2)
     seen = {int(index): ids.tolist() for indices, inputs in parts for index, ids in zip(indices, inputs["input_ids"])}
     assert seen == {0: [5, 6, 7], 1: [1] * 9, 2: [8, 256], 3: [2, 3, 4], 4: [256, 256]}
@@ -183,8 +195,14 @@ def test_other_sounds_are_refused_by_name(tmp_path):
     (data / "quiet" / "03.wav").write_bytes(b"ID3 a song")
     for arguments, message in (
         ((), "1 of 60 files are not WAV files"),
-        (("--read-files-as", "pictures"), "cannot read files as pictures; accepted: --read-files-as auto, sounds, bytes"),
-        (("--read-files-as", "bytes", "--augment", "flip"), "--augment flip is for pictures that are decoded; sounds are not"),
+        (
+            ("--read-files-as", "pictures"),
+            "cannot read files as pictures; accepted: --read-files-as auto, sounds, bytes",
+        ),
+        (
+            ("--read-files-as", "bytes", "--augment", "flip"),
+            "--augment flip is for pictures that are decoded; sounds are not",
+        ),
     ):
         result = call(finetune.main, start, "--dataset", data, *common, *arguments)
         assert result.code == 2 and message in result.err and result.err.count("\n") == 1, result.err
@@ -211,7 +229,19 @@ def test_a_probe_trains_the_classifier_alone_and_accumulated_batches_are_one_lar
         "checkpointed": ("--batch-size", "8", "--gradient-checkpointing"),
     }
     for name, more in runs.items():
-        result = call(finetune.main, start, "--dataset", data, "--output", tmp_path / name, "--learning-rate", "1e-2", "--no-verify", *common, *more)
+        result = call(
+            finetune.main,
+            start,
+            "--dataset",
+            data,
+            "--output",
+            tmp_path / name,
+            "--learning-rate",
+            "1e-2",
+            "--no-verify",
+            *common,
+            *more,
+        )
         assert result.code == 0, result.err
     before = load_file(start / "model.safetensors")
     weights = {name: load_file(tmp_path / name / "model.safetensors") for name in runs}
@@ -243,12 +273,16 @@ def test_pictures_vary_with_the_epoch_and_stay_in_the_picture():
 def test_measuring_takes_the_batch_that_was_asked_for(tmp_path):
     from hubtools.finetuning.training import training_arguments
 
-    arguments = finetune.build_parser().parse_args(["folder", "--dataset", "d", "--output", str(tmp_path / "o"), "--batch-size", "3"])
+    arguments = finetune.build_parser().parse_args(
+        ["folder", "--dataset", "d", "--output", str(tmp_path / "o"), "--batch-size", "3"]
+    )
     made = training_arguments(finetune.settings_of(arguments), tmp_path, 100)
     assert made.per_device_eval_batch_size == made.per_device_train_batch_size == 3
 
 
-@pytest.mark.parametrize("flags, rate", [([], 5e-5), (["--lora", "4"], 3e-4), (["--freeze"], 1e-3), (["--learning-rate", "0.5"], 0.5)])
+@pytest.mark.parametrize(
+    "flags, rate", [([], 5e-5), (["--lora", "4"], 3e-4), (["--freeze"], 1e-3), (["--learning-rate", "0.5"], 0.5)]
+)
 def test_the_learning_rate_suits_what_is_trained(flags, rate):
     arguments = finetune.build_parser().parse_args(["folder", "--dataset", "d", "--output", "o", *flags])
     assert finetune.settings_of(arguments).learning_rate == rate

@@ -12,12 +12,11 @@ from pathlib import Path
 import finetune
 import pytest
 import torch
+from hubtools.assembly.build import build_folder
+from hubtools.assembly.recipes import load_recipe
+from hubtools.packages import ROOT
 from safetensors.torch import load_file
 from small import call, files_up_to, write_recipe
-
-from hubtools.assembly.build import build_folder
-from hubtools.packages import ROOT
-from hubtools.assembly.recipes import load_recipe
 
 SCRIPT = ROOT / "scripts" / "finetune.py"
 TINY = """
@@ -69,7 +68,12 @@ def command(start, output, *more):
 def process(*arguments, launcher=(), **kwargs):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+        [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
     )
 
 
@@ -80,7 +84,9 @@ def card_accuracy(folder: Path) -> float:
 
 
 def test_a_folder_of_files_becomes_a_hub_folder_that_verifies(start, tmp_path):
-    arguments = [argument for argument in command(start, tmp_path / "done", "--epochs", "3") if argument != "--no-verify"]
+    arguments = [
+        argument for argument in command(start, tmp_path / "done", "--epochs", "3") if argument != "--no-verify"
+    ]
     result = call(finetune.main, *arguments)
     assert result.code == 0, result.err
     config = json.loads((tmp_path / "done" / "config.json").read_text())
@@ -105,7 +111,9 @@ def test_killed_and_resumed_it_ends_as_if_nothing_had_happened(start, tmp_path):
     assert not (tmp_path / "killed").exists()
     resumed = call(finetune.main, *command(start, tmp_path / "killed", *settings))
     assert resumed.code == 0 and "continuing from" in resumed.err, resumed.err
-    curves = [dict(json.loads((tmp_path / f"{name}.training" / "loss.json").read_text())) for name in ("whole", "killed")]
+    curves = [
+        dict(json.loads((tmp_path / f"{name}.training" / "loss.json").read_text())) for name in ("whole", "killed")
+    ]
     assert curves[0].keys() == curves[1].keys()
     assert max(abs(curves[0][step] - curves[1][step]) for step in curves[0]) < 1e-4
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed")]
@@ -171,7 +179,10 @@ def test_sharding_by_the_layers_that_the_model_names_gives_the_same_losses(packa
 def test_adapters_are_merged_into_the_folder(start, tmp_path):
     result = call(finetune.main, *command(start, tmp_path / "merged", "--epochs", "2", "--lora", "4"))
     assert result.code == 0, result.err
-    before, after = load_file(start / "tiny" / "model.safetensors"), load_file(tmp_path / "merged" / "model.safetensors")
+    before, after = (
+        load_file(start / "tiny" / "model.safetensors"),
+        load_file(tmp_path / "merged" / "model.safetensors"),
+    )
     assert set(after) == {f"byteformer.{name}" for name in before} | {"classifier.weight", "classifier.bias"}
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[f"byteformer.{name}"])}
     assert changed == {name for name in before if name.endswith(("proj.weight", "fc1.weight", "fc2.weight"))}
@@ -194,7 +205,11 @@ def test_adapters_are_merged_into_the_folder(start, tmp_path):
         (["{start}/tiny", "--warmup", "1.5"], "--warmup must be in [0, 1), got 1.5"),
         (["{start}/tiny", "--lora", "-2"], "must not be negative"),
         (["{start}/tiny", "--lora", "4", "--fsdp"], "do not go together"),
-        pytest.param(["{start}/tiny", "--fsdp"], "--fsdp needs GPUs", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")),
+        pytest.param(
+            ["{start}/tiny", "--fsdp"],
+            "--fsdp needs GPUs",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs"),
+        ),
         (["{start}/tiny", "--epoch", "many"], "invalid float value"),
         (["{start}/tiny", "--seed", "0.5"], "invalid int value"),
     ],

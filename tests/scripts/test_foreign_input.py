@@ -17,15 +17,14 @@ import hostile
 import pytest
 import torch
 import verify
-from safetensors.torch import save_file
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, Result, call, random_state, save_checkpoint, write_recipe
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.assembly.recipes import load_recipe, recipe_from
 from hubtools.errors import UserError, plain
 from hubtools.foreign import tensors
 from hubtools.packages import PACKAGES, ROOT
+from safetensors.torch import save_file
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, Result, call, random_state, save_checkpoint, write_recipe
 
 SCRIPTS = ROOT / "scripts"
 MEMORY = 1500 * 10**6
@@ -85,14 +84,21 @@ def test_every_field_of_a_configuration_with_values_of_every_wrong_type(built, r
     config_class = getattr(package.load(), package.config_class)
     folder = refusals.folder / "foreign"
     shutil.copytree(source, folder)
-    cases = list(hostile.wrong_values(config_class)) + [(name, value) for name, values in hostile.WRONG_GENERIC.items() for value in values]
+    cases = list(hostile.wrong_values(config_class)) + [
+        (name, value) for name, values in hostile.WRONG_GENERIC.items() for value in values
+    ]
     for name, value in cases:
         content = hostile.with_value(config, name, value)
         (folder / "config.json").write_bytes(content)
         refusals.assemble("--checkpoint", folder, names=["config.json"])
         result = call(verify.main, folder)
         row = result.out.split("\n", 1)[0]
-        assert result.code == 1 and row.startswith("FAIL  files: configuration") and name.split("_")[0] in row and len(row) < 600, (name, value, row)
+        assert (
+            result.code == 1
+            and row.startswith("FAIL  files: configuration")
+            and name.split("_")[0] in row
+            and len(row) < 600
+        ), (name, value, row)
     assert refusals.count > 150
 
 
@@ -112,11 +118,24 @@ def test_malformed_json(built, refusals, file):
 
 
 def test_a_model_of_more_than_100_billion_parameters_needs_a_word(refusals):
-    recipe = write_recipe(refusals.folder, LLAVA_VIT_TOML.replace("hidden_size = 64", "hidden_size = 32768").replace("_layers = 2", "_layers = 100").replace("heads = 2", "heads = 256"))
+    recipe = write_recipe(
+        refusals.folder,
+        LLAVA_VIT_TOML.replace("hidden_size = 64", "hidden_size = 32768")
+        .replace("_layers = 2", "_layers = 100")
+        .replace("heads = 2", "heads = 256"),
+    )
     (refusals.folder / "empty.pth").touch()
     for arguments in (["--random-init"], ["--checkpoint", refusals.folder / "empty.pth"]):
         refusals.assemble(recipe, *arguments, names=["billion parameters"])
-    result = call(assemble.main, recipe, "--checkpoint", refusals.folder / "empty.pth", "--allow-large", "--output", refusals.folder / "made")
+    result = call(
+        assemble.main,
+        recipe,
+        "--checkpoint",
+        refusals.folder / "empty.pth",
+        "--allow-large",
+        "--output",
+        refusals.folder / "made",
+    )
     assert "empty.pth is empty" in result.err
 
 
@@ -127,7 +146,12 @@ def test_weights_too_few_for_the_configuration_are_told_before_loading(built, tm
     config["intermediate_size"] = 200_000
     (folder / "config.json").write_text(json.dumps(config))
     result = call(verify.main, folder)
-    assert result.code == 1 and "the weights hold" in result.out and "load: model" in result.out and "FAIL  load" not in result.out
+    assert (
+        result.code == 1
+        and "the weights hold" in result.out
+        and "load: model" in result.out
+        and "FAIL  load" not in result.out
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -183,8 +207,12 @@ def test_recipes(refusals):
 
 
 CORENET = "model:\n  classification:\n    name: byteformer\n    byteformer:\n      mode: tiny\n"
-LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
-MERGES = "a0: &a0 {k0: 1, j0: 2}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}, *a{i - 1}], k{i}: 1}}\n" for i in range(1, 30))
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 30)
+)
+MERGES = "a0: &a0 {k0: 1, j0: 2}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}, *a{i - 1}], k{i}: 1}}\n" for i in range(1, 30)
+)
 EXPERIMENTS = {
     "empty": "", "a list": "- a\n", "text": "hello", "not YAML": "a: [", "not UTF-8": b"a: \xff", "code": CORENET + "x: !!python/object/apply:os.system ['touch ran']\n", "a tag": "a: !mine 5",
     "anchors that multiply": LAUGHS, "merges that multiply": MERGES, "an anchor in itself": "a: &a [*a]\n", "deep": "a: " + "[" * hostile.DEEP, "deep mappings": "{a: " * 5000, "a set": "a: !!set {b}\n",
@@ -221,7 +249,22 @@ def test_the_card_of_a_copied_folder(built, refusals):
     assert refusals.count == len(FRONT_MATTERS)
 
 
-NASTY = ["# a heading", "```python", "a ``` b", "[x](http://y)", "<script>", "| a | b |", "$name", "${name}", '")\nimport os', "1. one", "---", "\\", "*a* _b_", "a" * 300]
+NASTY = [
+    "# a heading",
+    "```python",
+    "a ``` b",
+    "[x](http://y)",
+    "<script>",
+    "| a | b |",
+    "$name",
+    "${name}",
+    '")\nimport os',
+    "1. one",
+    "---",
+    "\\",
+    "*a* _b_",
+    "a" * 300,
+]
 
 
 def test_text_of_a_recipe_stays_text_in_the_card(tmp_path):
@@ -230,12 +273,24 @@ def test_text_of_a_recipe_stays_text_in_the_card(tmp_path):
     for text in ["plain", *NASTY]:
         recipe = load_recipe(str(state))
         card = {"license": "other", "license_name": text.replace("\n", " ")[:200], "summary": text.replace("\n", " ")}
-        named = recipe_from(text[:60], {"package": recipe.package.name, "architecture": recipe.architecture, "config": recipe.config, "card": card})
+        named = recipe_from(
+            text[:60],
+            {
+                "package": recipe.package.name,
+                "architecture": recipe.architecture,
+                "config": recipe.config,
+                "card": card,
+            },
+        )
         build_folder(tmp_path / "folder", named, None)
         content = (tmp_path / "folder" / "README.md").read_text()
         shutil.rmtree(tmp_path / "folder")
         lines = content.splitlines()
-        shape = [line for line in lines[lines.index("---", 1) :] if line.startswith(("#", "```", "|", "import", "from", "print"))]
+        shape = [
+            line
+            for line in lines[lines.index("---", 1) :]
+            if line.startswith(("#", "```", "|", "import", "from", "print"))
+        ]
         shape = [line for line in shape if line != lines[lines.index("---", 1) + 2]]  # the heading is the name's
         plain_card = plain_card or shape
         assert shape == plain_card, text
@@ -269,7 +324,9 @@ def test_pickles(refusals, monkeypatch):
     monkeypatch.chdir(refusals.folder)  # where a payload's `touch ran` would leave its trace
     for content in hostile.pickles().values():
         Path("foreign.pth").write_bytes(content)
-        refusals.assemble("llava-vit-small", "--checkpoint", "foreign.pth", names=["foreign.pth", "checkpoint", "keys such as"])
+        refusals.assemble(
+            "llava-vit-small", "--checkpoint", "foreign.pth", names=["foreign.pth", "checkpoint", "keys such as"]
+        )
     assert refusals.count >= 75 and sorted(os.listdir()) == ["foreign.pth"]
 
 
@@ -289,7 +346,9 @@ def test_pickles_cut_at_every_place_and_opcode(tmp_path):
         whole = hostile.pickled(state, legacy)
         kinds = kinds_of([whole[:length] for length in range(len(whole) + 1)], tmp_path)
         assert kinds[-1] == "m" and not {"m", "t", "o"} & set(kinds[:-1])
-    tried = hostile.cut_at_every_opcode(hostile.pickled(state)) + [hostile.archive(data) for data in hostile.every_opcode_alone()]
+    tried = hostile.cut_at_every_opcode(hostile.pickled(state)) + [
+        hostile.archive(data) for data in hostile.every_opcode_alone()
+    ]
     kinds = kinds_of(tried, tmp_path)
     assert len(kinds) == len(tried) > 2000 and not os.listdir(tmp_path), "something was left behind"
 
@@ -298,7 +357,12 @@ def test_some_of_those_through_a_child(refusals):
     cut = hostile.cut_at_every_opcode(hostile.pickled({"a": torch.zeros(2)}))
     for content in cut[::7]:
         (refusals.folder / "foreign.pth").write_bytes(content)
-        refusals.assemble("llava-vit-small", "--checkpoint", refusals.folder / "foreign.pth", names=["foreign.pth", "checkpoint", "keys such as"])
+        refusals.assemble(
+            "llava-vit-small",
+            "--checkpoint",
+            refusals.folder / "foreign.pth",
+            names=["foreign.pth", "checkpoint", "keys such as"],
+        )
     assert refusals.count >= 10
 
 
@@ -334,10 +398,17 @@ INDEXES = {
 def test_indexes(refusals):
     index = refusals.folder / "model.safetensors.index.json"
     (refusals.folder / "config.json").write_text("{}")
-    contents = [json.dumps(content).encode() for content in INDEXES.values()] + list(hostile.MALFORMED_JSON.values())[:-1]
+    contents = [json.dumps(content).encode() for content in INDEXES.values()] + list(hostile.MALFORMED_JSON.values())[
+        :-1
+    ]
     for content in contents:
         index.write_bytes(content)
-        refusals.assemble("llava-vit-small", "--checkpoint", index, names=["index.json", "gone.safetensors", "config.json", "checkpoint"])
+        refusals.assemble(
+            "llava-vit-small",
+            "--checkpoint",
+            index,
+            names=["index.json", "gone.safetensors", "config.json", "checkpoint"],
+        )
     assert refusals.count == len(contents)
 
 
@@ -347,7 +418,15 @@ def test_what_is_no_regular_file(refusals):
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
     (folder / "loop").symlink_to("loop")
-    targets = {"pipe": folder / "pipe", "null": Path("/dev/null"), "zero": Path("/dev/zero"), "folder": folder / "folder", "loop": folder / "loop", "nothing": folder / "nothing", "tty": Path("/dev/tty")}
+    targets = {
+        "pipe": folder / "pipe",
+        "null": Path("/dev/null"),
+        "zero": Path("/dev/zero"),
+        "folder": folder / "folder",
+        "loop": folder / "loop",
+        "nothing": folder / "nothing",
+        "tty": Path("/dev/tty"),
+    }
     for target in targets.values():
         for name in ("x.safetensors", "x.pth", "x.safetensors.index.json"):
             (folder / name).symlink_to(target)
@@ -373,7 +452,9 @@ def test_a_checkpoint_that_is_cut_while_it_is_read(tmp_path):
                 [checkpoint.tensor(one) for one in checkpoint.names()]
 
 
-@pytest.mark.parametrize("release, flaw", [("2.4.1", "CVE-2025-32434"), ("2.5.0+cu121", "CVE-2025-32434"), ("2.9.1", "CVE-2026-24747")])
+@pytest.mark.parametrize(
+    "release, flaw", [("2.4.1", "CVE-2025-32434"), ("2.5.0+cu121", "CVE-2025-32434"), ("2.9.1", "CVE-2026-24747")]
+)
 def test_below_the_safe_torch_release_pickles_are_refused_and_safetensors_are_not(tmp_path, monkeypatch, release, flaw):
     monkeypatch.setattr(torch, "__version__", release)
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
@@ -397,8 +478,28 @@ def imported_names() -> set:
     files = [*SCRIPTS.rglob("*.py"), *(ROOT / "llavavit").glob("*.py"), *(ROOT / "byteformer").glob("*.py")]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     names = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    libraries = {"flash_attn", "torchvision", "accelerate", "peft", "filelock", "requests", "httpx", "tqdm", "packaging", "regex", "sympy", "tokenizers", "attr", "tomli", "typing_extensions"}
+    names |= {
+        node.module.split(".")[0]
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+    }
+    libraries = {
+        "flash_attn",
+        "torchvision",
+        "accelerate",
+        "peft",
+        "filelock",
+        "requests",
+        "httpx",
+        "tqdm",
+        "packaging",
+        "regex",
+        "sympy",
+        "tokenizers",
+        "attr",
+        "tomli",
+        "typing_extensions",
+    }
     return names | libraries | set(PACKAGES) | set(sys.stdlib_module_names)
 
 
@@ -416,8 +517,19 @@ def planted(tmp_path_factory):
     early = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     names = sorted(imported_names() - early)
     for name in names:
-        (folder / f"{name}.py").write_text(f"open({str(base / 'ran')!r}, 'a').write({name!r} + chr(10))\nraise SystemExit(0)\n")
-    assert len(names) > 150 and {"torch", "transformers", "hubtools", "json", "yaml", "safetensors", "jsonschema", "llavavit"} <= set(names)
+        (folder / f"{name}.py").write_text(
+            f"open({str(base / 'ran')!r}, 'a').write({name!r} + chr(10))\nraise SystemExit(0)\n"
+        )
+    assert len(names) > 150 and {
+        "torch",
+        "transformers",
+        "hubtools",
+        "json",
+        "yaml",
+        "safetensors",
+        "jsonschema",
+        "llavavit",
+    } <= set(names)
     return folder, base / "ran"
 
 
@@ -433,26 +545,50 @@ def test_modules_in_the_working_directory_are_never_imported(planted, tmp_path, 
     script, *arguments = COMMANDS[command]
     output = ["--output", tmp_path / "made"] if script == "assemble.py" else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["", ".", str(folder)])}
-    done = subprocess.run([sys.executable, SCRIPTS / script, *arguments, *output], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / script, *arguments, *output],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert not trace.exists(), trace.read_text()
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert done.returncode in (0, 1, 2) and ("PASS" in done.stdout or "FAIL" in done.stdout or "error: " in done.stderr), done.stdout + done.stderr
+    assert done.returncode in (0, 1, 2) and (
+        "PASS" in done.stdout or "FAIL" in done.stdout or "error: " in done.stderr
+    ), done.stdout + done.stderr
 
 
 def test_no_script_imports_them_by_itself(planted):
     folder, trace = planted
     for script in sorted(SCRIPTS.glob("*.py")):
-        done = subprocess.run([sys.executable, script, "--help"], cwd=folder, env={**os.environ, "PYTHONPATH": ":."}, capture_output=True, text=True)
-        assert done.returncode == 0 and not trace.exists(), (script, done.stderr[-2000:], trace.exists() and trace.read_text())
+        done = subprocess.run(
+            [sys.executable, script, "--help"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": ":."},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and not trace.exists(), (
+            script,
+            done.stderr[-2000:],
+            trace.exists() and trace.read_text(),
+        )
 
 
 FOREIGN_ENTRIES = {
     "a file of its own": ("config.json", {"auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}}),
-    "another repository": ("config.json", {"auto_map": {"AutoModel": "someone/else--modeling_llava_vit.LlavaViTModel"}}),
+    "another repository": (
+        "config.json",
+        {"auto_map": {"AutoModel": "someone/else--modeling_llava_vit.LlavaViTModel"}},
+    ),
     "one entry more": ("config.json", {"auto_map": {"AutoTokenizer": "evil.Evil"}}),
     "a list of two": ("config.json", {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}),
     "an entry inside": ("config.json", {"vision_config": {"auto_map": {"AutoConfig": "evil.Evil"}}}),
-    "a pipeline": ("config.json", {"custom_pipelines": {"image-classification": {"impl": "evil.Evil", "pt": ["AutoModel"]}}}),
+    "a pipeline": (
+        "config.json",
+        {"custom_pipelines": {"image-classification": {"impl": "evil.Evil", "pt": ["AutoModel"]}}},
+    ),
     "the processor": ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "evil.Evil"}}),
     "a processor of any kind": ("processor_config.json", {"auto_map": {"AutoProcessor": "evil.Evil"}}),
     "a tokenizer": ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}),
@@ -470,14 +606,20 @@ def test_only_code_equal_to_the_package_runs_whatever_names_it(built, tmp_path):
         merged = {**content, **change, "auto_map": {**content.get("auto_map", {}), **change.get("auto_map", {})}}
         (folder / file).write_text(json.dumps(merged))
         result = call(verify.main, folder)
-        assert result.code == 1 and "FAIL  files: co" in result.out and "SKIP  load: configuration" in result.out, (case, result.out)
+        assert result.code == 1 and "FAIL  files: co" in result.out and "SKIP  load: configuration" in result.out, (
+            case,
+            result.out,
+        )
     for file in sorted(source.glob("*.py")):
         if file.name == "example_usage.py":
             continue
         folder = shutil.copytree(source, tmp_path / file.name)
         (folder / file.name).write_text(file.read_text() + evil)
         result = call(verify.main, folder)
-        assert result.code == 1 and "FAIL  files: code" in result.out and "SKIP  load: configuration" in result.out, (file, result.out)
+        assert result.code == 1 and "FAIL  files: code" in result.out and "SKIP  load: configuration" in result.out, (
+            file,
+            result.out,
+        )
     assert not trace.exists()
 
 
@@ -487,7 +629,17 @@ def test_only_code_equal_to_the_package_runs_whatever_names_it(built, tmp_path):
 
 
 def test_messages_are_one_short_line_of_printable_characters():
-    for text in ("a\nb\r\nc", "\x1b]0;title\x07", "\u202e\u2066x\u2069", "\ud800", "\x00", "x" * 100_000, "é" * 600, "\u2028\u2029", "\x9b31m"):
+    for text in (
+        "a\nb\r\nc",
+        "\x1b]0;title\x07",
+        "\u202e\u2066x\u2069",
+        "\ud800",
+        "\x00",
+        "x" * 100_000,
+        "é" * 600,
+        "\u2028\u2029",
+        "\x9b31m",
+    ):
         shown = plain(text)
         assert shown.isprintable() and len(shown) <= 500 and "\n" not in shown
     assert plain("  a\n  b ") == "a b" and plain("début, 世界") == "début, 世界"
@@ -496,7 +648,9 @@ def test_messages_are_one_short_line_of_printable_characters():
 
 def test_escapes_in_names_do_not_reach_the_table(built, tmp_path):
     folder = shutil.copytree(built[0], tmp_path / "folder")
-    (folder / "model.safetensors").write_bytes(hostile.safetensors({hostile.ESCAPE: hostile.entry(offsets=[0, 9])}, bytes(8)))
+    (folder / "model.safetensors").write_bytes(
+        hostile.safetensors({hostile.ESCAPE: hostile.entry(offsets=[0, 9])}, bytes(8))
+    )
     (folder / f"{hostile.BIDI}.sh").write_text("#!")
     result = call(verify.main, folder, "--verbose")
     assert result.code == 1 and all(line.isprintable() and len(line) < 600 for line in result.out.splitlines())
@@ -506,8 +660,15 @@ def test_what_honest_tools_write_is_taken(tmp_path):
     """The other side of every bound: a large state dict, many labels in many languages, long names of files."""
     recipe = load_recipe(str(write_recipe(tmp_path)))
     state = {**random_state(recipe), **{f"encoder.layers.{i}.rope.inv_freq": torch.zeros(1) for i in range(3000)}}
-    torch.save({"model": state, "optimizer": {"state": {i: {"exp_avg": torch.zeros(3)} for i in range(500)}}, "epoch": 3}, tmp_path / "large.pth")
+    torch.save(
+        {"model": state, "optimizer": {"state": {i: {"exp_avg": torch.zeros(3)} for i in range(500)}}, "epoch": 3},
+        tmp_path / "large.pth",
+    )
     build_folder(tmp_path / "large", recipe, tmp_path / "large.pth")
     labels = {str(i): f"étiquette {i} 标签 (déjà-vu), n° {i % 900}" for i in range(20_000)}
-    content = {"package": "llavavit", "architecture": "LlavaViTForImageClassification", "config": {**recipe.config, "id2label": labels}}
+    content = {
+        "package": "llavavit",
+        "architecture": "LlavaViTForImageClassification",
+        "config": {**recipe.config, "id2label": labels},
+    }
     assert recipe_from("labelled", content).build_config().num_labels == 20_000

@@ -13,12 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from safetensors.torch import save
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.assembly.corenet_config import read_corenet_config
@@ -27,6 +21,11 @@ from hubtools.assembly.recipes import load_recipe
 from hubtools.errors import UserError
 from hubtools.finetuning.inputs import open_picture
 from hubtools.packages import PACKAGES, ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 KINDS = 9  # of files, and of tests below
 EXAMPLES = -(-int(os.environ.get("FOREIGN_MUTATIONS", "360")) // KINDS)
@@ -41,7 +40,26 @@ image_augmentation:
   resize: {enable: true, size: 64, interpolation: bicubic}
   pil_save: {enable: true, file_encoding: PNG}
 """
-NASTY = [b"\x00", b"\xff" * 8, b"\x7f\xff\xff\xff", b"-1", b"1e400", b"NaN", b"null", b"[" * 50, b"{", b'"', b"\n---\n", b"\x1b[2J", "\u202e".encode(), b"9" * 40, b"&a [*a]", b"..", b"R.", b"cos\nsystem\n"]
+NASTY = [
+    b"\x00",
+    b"\xff" * 8,
+    b"\x7f\xff\xff\xff",
+    b"-1",
+    b"1e400",
+    b"NaN",
+    b"null",
+    b"[" * 50,
+    b"{",
+    b'"',
+    b"\n---\n",
+    b"\x1b[2J",
+    "\u202e".encode(),
+    b"9" * 40,
+    b"&a [*a]",
+    b"..",
+    b"R.",
+    b"cos\nsystem\n",
+]
 
 change = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 2**20), st.sampled_from(NASTY)),
@@ -51,7 +69,9 @@ change = st.one_of(
     st.tuples(st.just("end"), st.integers(0, 2**20), st.none()),
 )
 mutations = st.lists(change, min_size=1, max_size=4)
-mutated = settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+mutated = settings(
+    max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 
 
 def mutate(content: bytes, changes) -> bytes:
@@ -73,7 +93,11 @@ def mutate(content: bytes, changes) -> bytes:
 def pickled(legacy: bool) -> bytes:
     file = io.BytesIO()
     torch.manual_seed(0)
-    torch.save({"model": {"a.weight": torch.randn(4, 3), "b": torch.randn(5).half()}, "epoch": 3}, file, _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {"model": {"a.weight": torch.randn(4, 3), "b": torch.randn(5).half()}, "epoch": 3},
+        file,
+        _use_new_zipfile_serialization=not legacy,
+    )
     return file.getvalue()
 
 
@@ -94,7 +118,13 @@ def read_all(path: Path) -> None:
 def through_children(contents, folder: Path) -> list:
     """What children would make of many pickles, in one of them: see read_many.py."""
     (folder / "contents.json").write_text(json.dumps([content.hex() for content in contents]))
-    command = [sys.executable, "-I", Path(__file__).with_name("read_many.py"), ROOT / "scripts", folder / "contents.json"]
+    command = [
+        sys.executable,
+        "-I",
+        Path(__file__).with_name("read_many.py"),
+        ROOT / "scripts",
+        folder / "contents.json",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -156,7 +186,11 @@ def direct(monkeypatch) -> None:
 
     def read(reader, file, path, what, language):
         try:
-            return json.loads(json.dumps({"TOML": documents.read_toml, "YAML": documents.read_yaml}[language](io.BytesIO(file.read()))))
+            return json.loads(
+                json.dumps(
+                    {"TOML": documents.read_toml, "YAML": documents.read_yaml}[language](io.BytesIO(file.read()))
+                )
+            )
         except child.Refused as refused:
             raise UserError(f"{path} {refused}") from refused
 
@@ -196,7 +230,9 @@ def test_pictures(tmp_path):
     @given(mutations)
     def run(changes):
         (tmp_path / "mutated.png").write_bytes(mutate(file.getvalue(), changes))
-        read_or_refuse(lambda: processor(open_picture(tmp_path / "mutated.png"), return_tensors="pt"), UserError, ValueError)
+        read_or_refuse(
+            lambda: processor(open_picture(tmp_path / "mutated.png"), return_tensors="pt"), UserError, ValueError
+        )
 
     run()
 

@@ -9,11 +9,6 @@ import sys
 import assemble
 import pytest
 import torch
-from language_models import GOLDEN, TOWER_SHARDS, golden_config, host, tower_state
-from measure import OUTPUTS, relative_error
-from safetensors.torch import load_file, save_file
-from small import call, write_recipe
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.assembly.published import recipe_from_folder
@@ -23,6 +18,10 @@ from hubtools.errors import UserError
 from hubtools.foreign.tensors import StoredTensor
 from hubtools.models.llavavit import pack_of, squares
 from hubtools.packages import ROOT
+from language_models import GOLDEN, TOWER_SHARDS, golden_config, host, tower_state
+from measure import OUTPUTS, relative_error
+from safetensors.torch import load_file, save_file
+from small import call, write_recipe
 
 NAMES = ("tower_whole", "tower_windows")
 
@@ -99,7 +98,9 @@ def test_nothing_but_the_tower_is_read(tmp_path, monkeypatch):
     source = host(tmp_path / "host")
     read = []
     whole = StoredTensor.read
-    monkeypatch.setattr(StoredTensor, "read", lambda stored: read.append((stored.path.name, whole(stored))) or read[-1][1])
+    monkeypatch.setattr(
+        StoredTensor, "read", lambda stored: read.append((stored.path.name, whole(stored))) or read[-1][1]
+    )
     build_folder(tmp_path / "tower", recipe_from_folder(source), source)
     tower = sum(tensor.nbytes for tensor in tower_state("tower_windows").values())
     headers = sum(8 + int.from_bytes((source / file).read_bytes()[:8], "little") for file in TOWER_SHARDS)
@@ -226,7 +227,14 @@ def test_the_way_back_refuses_what_the_language_model_has_no_place_for(tmp_path)
     nowhere = call(assemble.main, "--checkpoint", made, "--to", "llava-onevision-2")
     assert nowhere.code == 2 and "needs --output FILE.safetensors" in nowhere.err
     shutil.copytree(ROOT / "hub_repos" / "byteformer-digits", tmp_path / "bytes")
-    arguments = ("--checkpoint", tmp_path / "bytes", "--to", "llava-onevision-2", "--output", tmp_path / "b.safetensors")
+    arguments = (
+        "--checkpoint",
+        tmp_path / "bytes",
+        "--to",
+        "llava-onevision-2",
+        "--output",
+        tmp_path / "b.safetensors",
+    )
     result = call(assemble.main, *arguments)
     assert result.code == 2 and "byteformer has no layout 'llava-onevision-2'" in result.err, result.err
 

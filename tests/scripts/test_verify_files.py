@@ -7,16 +7,15 @@ import struct
 import pytest
 import torch
 import verify
-from safetensors.torch import load_file, save_file
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, write_recipe
-
 from hubtools.assembly.build import build_folder
-from hubtools.packages import PACKAGES
 from hubtools.assembly.recipes import load_recipe
+from hubtools.assembly.weights import parse_size
+from hubtools.packages import PACKAGES
 from hubtools.verification import files
 from hubtools.verification.check import CheckFailed
 from hubtools.verification.weight_files import DamagedFile, read_tensors
-from hubtools.assembly.weights import parse_size
+from safetensors.torch import load_file, save_file
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, write_recipe
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -226,7 +225,17 @@ def test_code_and_pickles_are_found_whatever_their_name(folder, name, content):
         files.check_files(folder, PACKAGE)
 
 
-@pytest.mark.parametrize("name", ["LICENSE", ".gitattributes", "figures/result.png", "labels.txt", ".git/hooks/run.sh", ".cache/huggingface/download/x.lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LICENSE",
+        ".gitattributes",
+        "figures/result.png",
+        "labels.txt",
+        ".git/hooks/run.sh",
+        ".cache/huggingface/download/x.lock",
+    ],
+)
 def test_harmless_files_may_stand_beside(folder, name):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(b"\x89PNG\r\n" if name.endswith(".png") else b"text")
@@ -238,7 +247,9 @@ def test_a_link_to_nowhere_and_a_missing_processor(folder):
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(CheckFailed) as caught:
         files.check_files(folder, PACKAGE)
-    assert "card.txt is not a readable file" in str(caught.value) and "preprocessor_config.json is missing" in str(caught.value)
+    assert "card.txt is not a readable file" in str(caught.value) and "preprocessor_config.json is missing" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,7 +258,10 @@ def test_a_link_to_nowhere_and_a_missing_processor(folder):
         (lambda config: config.update(_attn_implementation="eager"), "attention setting _attn_implementation"),
         (lambda config: config.update(attn_implementation="sdpa"), "attention setting attn_implementation"),
         (lambda config: config.update(_attn_implementation_internal="sdpa"), "attention setting"),
-        (lambda config: config.update(inner={"_attn_implementation_autoset": True}), r"inner\._attn_implementation_autoset"),
+        (
+            lambda config: config.update(inner={"_attn_implementation_autoset": True}),
+            r"inner\._attn_implementation_autoset",
+        ),
         (lambda config: config.update(use_flash_attention_2=True), "use_flash_attention_2"),
         (lambda config: config.pop("torch_dtype"), "no torch_dtype"),
         (lambda config: config.update(dtype=config.pop("torch_dtype")), "ignored before transformers 4.56"),
@@ -255,7 +269,10 @@ def test_a_link_to_nowhere_and_a_missing_processor(folder):
         (lambda config: config.update(torch_dtype="bfloat16"), "torch_dtype bfloat16, the weights are float32"),
         (lambda config: config.pop("auto_map"), "no auto_map"),
         (lambda config: config["auto_map"].pop("AutoModel"), "lacks AutoModel"),
-        (lambda config: config["auto_map"].update(AutoModel="someone/else--modeling_llava_vit.LlavaViTModel"), "points AutoModel to 'someone/else--"),
+        (
+            lambda config: config["auto_map"].update(AutoModel="someone/else--modeling_llava_vit.LlavaViTModel"),
+            "points AutoModel to 'someone/else--",
+        ),
         (lambda config: config["auto_map"].update(AutoTokenizer="tokenizer.Tokenizer"), "has AutoTokenizer; known"),
     ],
 )
@@ -267,7 +284,10 @@ def test_metadata_that_harms(folder, change, expected):
 
 def test_a_processor_that_points_elsewhere(good, tmp_path):
     folder = shutil.copytree(good / "bytes", tmp_path / "bytes")
-    edit_json(folder / "preprocessor_config.json", lambda content: content["auto_map"].update(AutoImageProcessor="other.Processor"))
+    edit_json(
+        folder / "preprocessor_config.json",
+        lambda content: content["auto_map"].update(AutoImageProcessor="other.Processor"),
+    )
     with pytest.raises(CheckFailed, match="auto_map of preprocessor_config.json points AutoImageProcessor"):
         files.check_config(folder, files.read_config(folder), PACKAGES["byteformer"], read_tensors(folder))
 
@@ -298,7 +318,10 @@ def test_code_cut_short(folder):
     [
         (lambda path: path.write_text("{"), "not readable JSON"),
         (lambda path: path.write_text("[]"), "not a JSON object"),
-        (lambda path: edit_json(path, lambda config: config.update(model_type="bert")), "'bert'; known: byteformer, llava_vit"),
+        (
+            lambda path: edit_json(path, lambda config: config.update(model_type="bert")),
+            "'bert'; known: byteformer, llava_vit",
+        ),
         (lambda path: edit_json(path, lambda config: config.pop("architectures")), "architectures None"),
         (lambda path: edit_json(path, lambda config: config.update(architectures=["BertModel"])), "BertModel"),
     ],
@@ -311,12 +334,17 @@ def test_unusable_configuration_fails_and_nothing_is_loaded(folder, change, expe
     assert "SKIP  load: model" in result.out and rows[-1].startswith("FAIL")
 
 
-@pytest.mark.parametrize("key, value, size", [("hidden_size", 128, 64), ("num_hidden_layers", 3, 2), ("patch_size", 16, 8), ("intermediate_size", 96, 128)])
+@pytest.mark.parametrize(
+    "key, value, size",
+    [("hidden_size", 128, 64), ("num_hidden_layers", 3, 2), ("patch_size", 16, 8), ("intermediate_size", 96, 128)],
+)
 def test_a_configuration_of_another_size_says_what_differs(folder, key, value, size):
     edit_json(folder / "config.json", lambda config: config.update({key: value}))
     result = call(verify.main, folder)
     rows = result.out.splitlines()
-    assert result.code == 1 and f"config.json has {key} {value}, the weights have {size}" in next(row for row in rows if row.startswith("FAIL"))
+    assert result.code == 1 and f"config.json has {key} {value}, the weights have {size}" in next(
+        row for row in rows if row.startswith("FAIL")
+    )
     assert "SKIP  load: model" in result.out and "Traceback" not in result.err
 
 

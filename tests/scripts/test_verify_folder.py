@@ -8,20 +8,21 @@ import sys
 import pytest
 import torch
 import verify
-from safetensors.torch import load_file, save_file
-from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, save_checkpoint, write_recipe
-
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.origin import Origin
+from hubtools.assembly.recipes import load_recipe
 from hubtools.errors import UserError
 from hubtools.packages import ROOT
-from hubtools.assembly.recipes import load_recipe
 from hubtools.verification import FAIL, PASS, SKIP, verify_folder
 from hubtools.verification.check import CheckList
 from hubtools.verification.child import last_words, run_beside, run_isolated
 from hubtools.verification.runner import _Verification
+from safetensors.torch import load_file, save_file
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, save_checkpoint, write_recipe
 
-IMAGE_CLASSIFIER = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace("patch_size = 8", "patch_size = 8\nnum_labels = 5")
+IMAGE_CLASSIFIER = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace(
+    "patch_size = 8", "patch_size = 8\nnum_labels = 5"
+)
 PLAIN = {"llavavit": "plain_llava_vit.py:PlainLlavaViT", "byteformer": "plain_byteformer.py:PlainByteFormer"}
 WEIGHT = "encoder.layers.1.mlp.fc1.weight"
 
@@ -43,21 +44,38 @@ def edit_weights(folder, change):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("package, toml, layout", [("llavavit", IMAGE_CLASSIFIER, "hub"), ("byteformer", BYTEFORMER_TOML, "corenet")])
+@pytest.mark.parametrize(
+    "package, toml, layout", [("llavavit", IMAGE_CLASSIFIER, "hub"), ("byteformer", BYTEFORMER_TOML, "corenet")]
+)
 def test_a_good_folder_passes_every_check(tmp_path, package, toml, layout):
     folder, checkpoint = make(tmp_path, toml, layout)
-    command = [sys.executable, str(ROOT / "scripts" / "verify.py"), "folder", "--checkpoint", "original.pth", "--verbose", "--json", "result.json"]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "verify.py"),
+        "folder",
+        "--checkpoint",
+        "original.pth",
+        "--verbose",
+        "--json",
+        "result.json",
+    ]
     reference = f"{ROOT}/tests/{PLAIN[package]}"
     # The repository on PYTHONPATH must not help: the processes that load the folder do not see it.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "unused")}
-    done = subprocess.run([*command, "--reference", reference], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--reference", reference], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     rows = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout + done.stderr
     assert rows[-1].startswith("PASS  folder: ") and "0 failed, 0 skipped" in rows[-1]
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["passed"] and {check["status"] for check in result["checks"]} == {PASS}
     names = [check["name"] for check in result["checks"]]
-    subjects = ("image", "video", "sparse", "batch", "attention") if package == "llavavit" else ("bytes", "padded batch", "attention")
+    subjects = (
+        ("image", "video", "sparse", "batch", "attention")
+        if package == "llavavit"
+        else ("bytes", "padded batch", "attention")
+    )
     assert {f"forward: {subject}" for subject in subjects} <= set(names)
     assert [row.split("  ")[1].strip() for row in rows if row.startswith("PASS")][:-1] == names
     assert not (tmp_path / "unused").exists() and sorted(path.name for path in folder.iterdir() if path.is_dir()) == []
@@ -69,7 +87,11 @@ def test_one_changed_weight_is_found_twice_with_its_size(tmp_path):
     result = call(verify.main, folder, "--checkpoint", checkpoint, "--reference", f"{ROOT}/tests/{PLAIN['llavavit']}")
     rows = {row[6:31].strip(): row for row in result.out.splitlines()}
     assert result.code == 1
-    assert rows["weights: checkpoint"].startswith(FAIL) and f"1 of 47 tensors differ from the checkpoint's; largest: {WEIGHT} differs by up to 0.01" in rows["weights: checkpoint"]
+    assert (
+        rows["weights: checkpoint"].startswith(FAIL)
+        and f"1 of 47 tensors differ from the checkpoint's; largest: {WEIGHT} differs by up to 0.01"
+        in rows["weights: checkpoint"]
+    )
     assert rows["reference: forward"].startswith(FAIL) and "of its largest magnitude" in rows["reference: forward"]
     assert sum(row.startswith(FAIL) for row in rows.values()) == 3  # the two and the verdict
     assert result.out.splitlines()[-1].endswith("weights: checkpoint; reference: forward")
@@ -87,12 +109,20 @@ def test_wrong_weights_and_a_model_that_raises(tmp_path):
     modeling = folder / "modeling_llava_vit.py"
     line = "        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)\n"
     assert line in modeling.read_text()
-    modeling.write_text(modeling.read_text().replace(line, '        if pixel_values.dim() == 5:\n            raise ValueError("no video today")\n' + line))
+    modeling.write_text(
+        modeling.read_text().replace(
+            line, '        if pixel_values.dim() == 5:\n            raise ValueError("no video today")\n' + line
+        )
+    )
     checks = {check.name: check for check in verify_folder(folder, run_foreign_code=True)}
     assert checks["files: code"].status == FAIL
     assert checks["weights: finite"].status == FAIL and f"{WEIGHT} has 2 values" in checks["weights: finite"].summary
     loaded = checks["weights: loaded"]
-    assert loaded.status == FAIL and "layernorm_post.bias is not in the file" in loaded.detail and "stranger is in the file" in loaded.detail
+    assert (
+        loaded.status == FAIL
+        and "layernorm_post.bias is not in the file" in loaded.detail
+        and "stranger is in the file" in loaded.detail
+    )
     assert checks["forward: image"].status == FAIL and "NaN or infinity" in checks["forward: image"].summary
     assert checks["forward: video"].status == FAIL and checks["forward: video"].summary == "ValueError: no video today"
     assert checks["forward: sparse"].status == SKIP and "not reached" in checks["forward: sparse"].summary
@@ -132,7 +162,13 @@ def test_a_pickle_that_asks_for_code_is_refused_as_checkpoint(tmp_path):
             return open, (str(trace), "w")
 
     torch.save({"model": Payload()}, tmp_path / "evil.pth")
-    job = {"checkpoint": str(tmp_path / "evil.pth"), "package": "llavavit", "folder": "", "tensors": [], "checks": ["weights: checkpoint"]}
+    job = {
+        "checkpoint": str(tmp_path / "evil.pth"),
+        "package": "llavavit",
+        "folder": "",
+        "tensors": [],
+        "checks": ["weights: checkpoint"],
+    }
     with pytest.raises(UserError, match="evil.pth asks for Python code"):
         run_beside("checkpoint", job, CheckList(), tmp_path)
     assert not trace.exists()
@@ -140,7 +176,12 @@ def test_a_pickle_that_asks_for_code_is_refused_as_checkpoint(tmp_path):
 
 def test_a_reference_file_that_fails_says_where(tmp_path):
     (tmp_path / "mine.py").write_text("import a_package_nobody_has\nmake = a_package_nobody_has.make\n")
-    job = {"reference": (str(tmp_path / "mine.py"), "make"), "package": "llavavit", "tensors": [], "checks": ["reference: configuration", "reference: structure"]}
+    job = {
+        "reference": (str(tmp_path / "mine.py"), "make"),
+        "package": "llavavit",
+        "tensors": [],
+        "checks": ["reference: configuration", "reference: structure"],
+    }
     with pytest.raises(UserError, match="mine.py failed: ModuleNotFoundError: No module named 'a_package_nobody_has'"):
         run_beside("reference", job, CheckList(), tmp_path)
 
@@ -148,7 +189,11 @@ def test_a_reference_file_that_fails_says_where(tmp_path):
 @pytest.mark.parametrize(
     "code, errors, expected",
     [
-        (1, 'Traceback (most recent call last):\n  File "x.py", line 1\n    f()\nValueError: first\nsecond\n', "ValueError: first second"),
+        (
+            1,
+            'Traceback (most recent call last):\n  File "x.py", line 1\n    f()\nValueError: first\nsecond\n',
+            "ValueError: first second",
+        ),
         (-9, "", "killed by SIGKILL; out of memory?"),
         (-11, "noise", "killed by SIGSEGV"),
         (3, "", "ended with code 3"),

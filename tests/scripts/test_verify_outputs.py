@@ -5,20 +5,21 @@ import types
 
 import pytest
 import torch
+from hubtools.assembly.build import build_folder
+from hubtools.assembly.recipes import load_recipe
+from hubtools.errors import UserError
+from hubtools.verification.probes.forwards import forwards_of
+from hubtools.verification.probes.protocol import CheckFailed, CheckSkipped
+from hubtools.verification.probes.reference import ReferenceProbe
+from hubtools.verification.weight_files import read_tensors
 from plain_byteformer import PlainByteFormer
 from plain_llava_vit import PlainLlavaViT
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, random_state, write_recipe
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from hubtools.assembly.build import build_folder
-from hubtools.errors import UserError
-from hubtools.assembly.recipes import load_recipe
-from hubtools.verification.probes.forwards import forwards_of
-from hubtools.verification.probes.protocol import CheckFailed, CheckSkipped
-from hubtools.verification.probes.reference import ReferenceProbe
-from hubtools.verification.weight_files import read_tensors
-
-IMAGE_CLASSIFIER = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace("patch_size = 8", "patch_size = 8\nnum_labels = 5")
+IMAGE_CLASSIFIER = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace(
+    "patch_size = 8", "patch_size = 8\nnum_labels = 5"
+)
 MASKED = BYTEFORMER_TOML.replace("num_labels = 10", "num_labels = 10\nmask_padding = true")
 
 
@@ -52,7 +53,12 @@ def spoil(forwards, change):
 
     def forward(self, *args, **inputs):
         outputs = original(*args, **inputs)
-        inputs.update(zip(("pixel_values" if "pixel_values" in inputs or hasattr(self.config, "patch_size") else "input_ids",), args))
+        inputs.update(
+            zip(
+                ("pixel_values" if "pixel_values" in inputs or hasattr(self.config, "patch_size") else "input_ids",),
+                args,
+            )
+        )
         return change(outputs, inputs) or outputs
 
     forwards.backbone.forward = types.MethodType(forward, forwards.backbone)
@@ -89,7 +95,9 @@ def sorting(outputs, inputs):
     """What a model does that takes visible indices for a set."""
     if inputs.get("visible_indices") is not None and inputs["visible_indices"].dim() == 2:
         order = inputs["visible_indices"].argsort(1)
-        outputs.last_hidden_state = outputs.last_hidden_state.gather(1, order[:, :, None].expand_as(outputs.last_hidden_state))
+        outputs.last_hidden_state = outputs.last_hidden_state.gather(
+            1, order[:, :, None].expand_as(outputs.last_hidden_state)
+        )
 
 
 def few_states(outputs, inputs):
@@ -225,7 +233,9 @@ def interleaved(config):
     model = PlainLlavaViT(config)
     for block in model.encoder.layers:
         angles = block.self_attn.angles
-        block.self_attn.angles = lambda positions, angles=angles: angles(positions).chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
+        block.self_attn.angles = lambda positions, angles=angles: (
+            angles(positions).chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
+        )
     return model
 
 
@@ -235,14 +245,26 @@ class Training(torch.nn.Module):
     def __init__(self, config):
         super().__init__()
         plain = PlainLlavaViT(config)
-        self.conv1, self.ln_pre, self.ln_post, self.head = plain.embeddings.patch_embedding, plain.layernorm_pre, plain.layernorm_post, plain.head
+        self.conv1, self.ln_pre, self.ln_post, self.head = (
+            plain.embeddings.patch_embedding,
+            plain.layernorm_pre,
+            plain.layernorm_post,
+            plain.head,
+        )
         self.transformer = torch.nn.Module()
         self.transformer.layers = torch.nn.ModuleList()
         for block in plain.encoder.layers:
             layer = torch.nn.Module()
-            layer.ln_1, layer.ln_2, layer.mlp = block.layer_norm1, block.layer_norm2, torch.nn.Sequential(block.mlp.fc1, torch.nn.GELU(), block.mlp.fc2)
+            layer.ln_1, layer.ln_2, layer.mlp = (
+                block.layer_norm1,
+                block.layer_norm2,
+                torch.nn.Sequential(block.mlp.fc1, torch.nn.GELU(), block.mlp.fc2),
+            )
             layer.attn = torch.nn.Module()
-            layer.attn.in_proj, layer.attn.out_proj = torch.nn.Linear(config["hidden_size"], 3 * config["hidden_size"]), block.self_attn.out_proj
+            layer.attn.in_proj, layer.attn.out_proj = (
+                torch.nn.Linear(config["hidden_size"], 3 * config["hidden_size"]),
+                block.self_attn.out_proj,
+            )
             self.transformer.layers.append(layer)
         self.__dict__["plain"] = plain  # not a submodule: its keys are those of another layout
         self.transformer.register_buffer("rotary_emb", torch.zeros(2), persistent=False)
@@ -315,10 +337,12 @@ class NudgedInForward(PlainLlavaViT):
     """A weight is off by 1e-2 only while it computes."""
 
     def forward(self, *args, **kwargs):
-        outputs = torch.func.functional_call(
-            self.plain, {"encoder.layers.1.mlp.fc2.weight": self.plain.encoder.layers[1].mlp.fc2.weight + self.nudge}, args, kwargs
+        return torch.func.functional_call(
+            self.plain,
+            {"encoder.layers.1.mlp.fc2.weight": self.plain.encoder.layers[1].mlp.fc2.weight + self.nudge},
+            args,
+            kwargs,
         )
-        return outputs
 
     def __init__(self, config):
         super().__init__(config)
@@ -336,7 +360,10 @@ def test_a_weight_that_the_reference_changes_is_found_and_named(tmp_path):
     probe = alignment(tmp_path, LLAVA_VIT_TOML, Nudged)
     outcome(probe.structure)
     forward = outcome(probe.forward)
-    assert forward.startswith("FAIL 1 of 47 tensors") and "encoder.layers.1.mlp.fc2.weight differs by up to 0.01" in forward
+    assert (
+        forward.startswith("FAIL 1 of 47 tensors")
+        and "encoder.layers.1.mlp.fc2.weight differs by up to 0.01" in forward
+    )
     assert "last_hidden_state differs by" in forward
 
 
@@ -344,7 +371,9 @@ def test_a_weight_that_is_off_while_computing_is_found(tmp_path):
     probe = alignment(tmp_path, LLAVA_VIT_TOML, NudgedInForward)
     outcome(probe.structure)
     forward = outcome(probe.forward)
-    assert forward.startswith("FAIL") and "differs by" in forward.split("\n")[0] and "hidden_states.2 differs" in forward
+    assert (
+        forward.startswith("FAIL") and "differs by" in forward.split("\n")[0] and "hidden_states.2 differs" in forward
+    )
 
 
 def test_where_folder_and_checkpoint_differ_the_reference_gets_the_checkpoints_weights(tmp_path):
@@ -354,7 +383,9 @@ def test_where_folder_and_checkpoint_differ_the_reference_gets_the_checkpoints_w
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     state[name][0, 0] += 1e-2
     torch.save(state, tmp_path / "original.pth")
-    probe = alignment(tmp_path, LLAVA_VIT_TOML, PlainLlavaViT, changed=[name], checkpoint=str(tmp_path / "original.pth"))
+    probe = alignment(
+        tmp_path, LLAVA_VIT_TOML, PlainLlavaViT, changed=[name], checkpoint=str(tmp_path / "original.pth")
+    )
     outcome(probe.structure)
     assert outcome(probe.forward).startswith("FAIL")
     assert torch.equal(probe.reference.state_dict()[name], state[name])

@@ -17,7 +17,9 @@ from test_examples import run_isolated_code
 from video_clips import moving_object, write_video
 
 PACKAGE = PACKAGES["llavavit"]
-TOML = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification").replace("[card]", "[video_processor]\nnum_frames = 8\n\n[card]")
+TOML = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification").replace(
+    "[card]", "[video_processor]\nnum_frames = 8\n\n[card]"
+)
 
 USER = """
 import json, sys
@@ -80,11 +82,16 @@ def test_every_published_recipe_brings_the_processor_of_its_sizes():
         assert made["size"] % made["patch_size"] == 0 and made["size"] <= 224
         assert (made["patch_size"], made["max_visible_patches"]) == (config.patch_size, config.max_visible_patches)
         small = name == "llava-vit-moving-digits"
-        assert (made["num_frames"], made["size"], made["selection"]) == ((6, 48, "difference") if small else (64, 224, "codec")), name
+        assert (made["num_frames"], made["size"], made["selection"]) == (
+            (6, 48, "difference") if small else (64, 224, "codec")
+        ), name
 
 
 def test_a_folders_own_settings_are_carried_over(folder):
-    edit(folder / "video_preprocessor_config.json", lambda content: content.update(keep_first_frame=True, max_visible_patches=9))
+    edit(
+        folder / "video_preprocessor_config.json",
+        lambda content: content.update(keep_first_frame=True, max_visible_patches=9),
+    )
     recipe = recipe_from_folder(folder)
     build_folder(folder.parent / "again", recipe, folder)
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
@@ -106,18 +113,44 @@ def test_a_folders_own_settings_are_carried_over(folder):
 )
 def test_settings_of_a_recipe_that_cannot_be(tmp_path, line, said):
     with pytest.raises(UserError, match=r"\[video_processor\].*" + said):
-        build_folder(tmp_path / "model", load_recipe(str(write_recipe(tmp_path, TOML.replace("num_frames = 8", line)))), None)
+        build_folder(
+            tmp_path / "model", load_recipe(str(write_recipe(tmp_path, TOML.replace("num_frames = 8", line)))), None
+        )
 
 
 @pytest.mark.parametrize(
     "name, change, said",
     [
-        ("preprocessor_config.json", lambda content: content.pop("auto_map"), "preprocessor_config.json has no auto_map"),
-        ("preprocessor_config.json", lambda content: content["auto_map"].update(AutoProcessor="evil.Evil"), "points AutoProcessor to 'evil.Evil'"),
-        ("preprocessor_config.json", lambda content: content["auto_map"].update(AutoImageProcessor="evil.Evil"), "has AutoImageProcessor; known"),
-        ("video_preprocessor_config.json", lambda content: content["auto_map"].pop("AutoVideoProcessor"), "lacks AutoVideoProcessor"),
-        ("video_preprocessor_config.json", lambda content: content["auto_map"].update(AutoVideoProcessor="a/b--c.D"), "points AutoVideoProcessor"),
-        ("video_preprocessor_config.json", lambda content: content.update(video_processor_type="Theirs"), "video_processor_type 'Theirs'"),
+        (
+            "preprocessor_config.json",
+            lambda content: content.pop("auto_map"),
+            "preprocessor_config.json has no auto_map",
+        ),
+        (
+            "preprocessor_config.json",
+            lambda content: content["auto_map"].update(AutoProcessor="evil.Evil"),
+            "points AutoProcessor to 'evil.Evil'",
+        ),
+        (
+            "preprocessor_config.json",
+            lambda content: content["auto_map"].update(AutoImageProcessor="evil.Evil"),
+            "has AutoImageProcessor; known",
+        ),
+        (
+            "video_preprocessor_config.json",
+            lambda content: content["auto_map"].pop("AutoVideoProcessor"),
+            "lacks AutoVideoProcessor",
+        ),
+        (
+            "video_preprocessor_config.json",
+            lambda content: content["auto_map"].update(AutoVideoProcessor="a/b--c.D"),
+            "points AutoVideoProcessor",
+        ),
+        (
+            "video_preprocessor_config.json",
+            lambda content: content.update(video_processor_type="Theirs"),
+            "video_processor_type 'Theirs'",
+        ),
         ("video_preprocessor_config.json", lambda content: content.update(patch_size=16), "patch_size 16, not 8"),
     ],
 )

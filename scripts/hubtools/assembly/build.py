@@ -67,9 +67,7 @@ def checkpoint_sources(
             misshapen.append(f"{name} is {shape}, expected {expected[name]}")
         if stored not in DTYPES.values():
             foreign.append(f"{name} is {stored}")
-        sources[name] = TensorSource(
-            shape, dtype or stored, lambda part=part: _converted(part.read(checkpoint), dtype)
-        )
+        sources[name] = TensorSource(shape, dtype or stored, lambda part=part: _converted(part.read(checkpoint), dtype))
     if misshapen:
         raise UserError(
             f"the checkpoint ({layout.name} layout) does not fit the configuration: {some(misshapen)}{other_sizes}"

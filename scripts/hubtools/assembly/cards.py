@@ -52,7 +52,9 @@ def model_card(recipe: Recipe, config: Any, parameters: int, dtype: str) -> str:
     """
     stated = metadata(recipe)
     card = _filled(recipe, config, parameters, dtype, stated.to_yaml())
-    harmless = dataclasses.replace(recipe, name="model", card={key: value for key, value in recipe.card.items() if key not in FREE_TEXT})
+    harmless = dataclasses.replace(
+        recipe, name="model", card={key: value for key, value in recipe.card.items() if key not in FREE_TEXT}
+    )
     check_card(card, stated.to_dict(), _filled(harmless, config, parameters, dtype, ""))
     return card
 
@@ -66,7 +68,9 @@ def _filled(recipe: Recipe, config: Any, parameters: int, dtype: str, front_matt
 def metadata(recipe: Recipe) -> ModelCardData:
     card = recipe.card
     # The library refuses metrics without a model name, and writes a model-index for them.
-    metrics: Dict[str, Any] = {"model_name": recipe.name, "eval_results": _results(card.get("metrics", ()))} if card.get("metrics") else {}
+    metrics: Dict[str, Any] = (
+        {"model_name": recipe.name, "eval_results": _results(card.get("metrics", ()))} if card.get("metrics") else {}
+    )
     optional = ("license", "license_name", "license_link", "base_model", "language")
     return ModelCardData(
         **{key: card[key] for key in optional if key in card},
@@ -99,7 +103,9 @@ def licence_text(card) -> str:
     licence = card.get("license")
     if licence is None:
         return "under the terms of whoever trained them; none are stated here"
-    return markdown(card["license_name"]) if card.get("license_name") else LICENCE_NAMES.get(licence) or markdown(licence)
+    return (
+        markdown(card["license_name"]) if card.get("license_name") else LICENCE_NAMES.get(licence) or markdown(licence)
+    )
 
 
 def _values(recipe: Recipe, config: Any, parameters: int, dtype: str) -> Dict[str, Any]:

@@ -77,7 +77,9 @@ def read_corenet_config(path: Any) -> Dict[str, Any]:
 def load_yaml(path: Path) -> Mapping[str, Any]:
     content = read_document(path)
     if not isinstance(content, Mapping):
-        raise UserError(f"{path} is not a CoreNet experiment file: its top level must be a mapping, got {type(content).__name__}")
+        raise UserError(
+            f"{path} is not a CoreNet experiment file: its top level must be a mapping, got {type(content).__name__}"
+        )
     return content
 
 
@@ -86,10 +88,16 @@ def flatten(content: Mapping[str, Any], path: str, prefix: str = "") -> Dict[str
     flat: Dict[str, Any] = {}
     for key, value in content.items():
         name = f"{prefix}{key}"
-        inner = flatten(value, path, f"{name}.") if isinstance(value, Mapping) and value else {name: None if value == {} else value}
+        inner = (
+            flatten(value, path, f"{name}.")
+            if isinstance(value, Mapping) and value
+            else {name: None if value == {} else value}
+        )
         for full_name, setting in inner.items():
             if full_name in flat and flat[full_name] != setting:
-                raise UserError(f"{path} gives {full_name} twice: {reprlib.repr(flat[full_name])} and {reprlib.repr(setting)}")
+                raise UserError(
+                    f"{path} gives {full_name} twice: {reprlib.repr(flat[full_name])} and {reprlib.repr(setting)}"
+                )
             flat[full_name] = setting
     return flat
 
@@ -142,7 +150,9 @@ def read_model(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     check_norm(settings, path)
     config["num_labels"] = get(settings, "model.classification.n_classes", DEFAULT_CLASSES)
     if not isinstance(config["num_labels"], int) or isinstance(config["num_labels"], bool) or config["num_labels"] < 1:
-        raise UserError(f"{path}: model.classification.n_classes must be a positive integer, got {reprlib.repr(config['num_labels'])}")
+        raise UserError(
+            f"{path}: model.classification.n_classes must be a positive integer, got {reprlib.repr(config['num_labels'])}"
+        )
     check_layers(config, mode, path)
     reduce_shifts(config)
     report_ignored(settings, path)
@@ -168,7 +178,9 @@ def check_layers(config: Mapping[str, Any], mode: str, path: str) -> None:
     layers = config["num_hidden_layers"]
     absent = [key for key in PER_LAYER if key not in config]
     if layers != DEFAULT_LAYERS and absent:
-        raise UserError(f"{path}: mode {reprlib.repr(mode)} has {layers} layers; {' and '.join(f'{MODEL}.{key}' for key in absent)} must be given, one entry per layer")
+        raise UserError(
+            f"{path}: mode {reprlib.repr(mode)} has {layers} layers; {' and '.join(f'{MODEL}.{key}' for key in absent)} must be given, one entry per layer"
+        )
 
 
 def reduce_shifts(config: Dict[str, Any]) -> None:
@@ -177,7 +189,11 @@ def reduce_shifts(config: Dict[str, Any]) -> None:
     if isinstance(windows, int):
         config["window_sizes"] = windows = [windows]
     lists = [values for values in (shifts, windows) if isinstance(values, list) and values]
-    if len(lists) == 2 and all(type(value) is int and value >= 0 for values in lists for value in values) and all(windows):
+    if (
+        len(lists) == 2
+        and all(type(value) is int and value >= 0 for values in lists for value in values)
+        and all(windows)
+    ):
         config["window_shifts"] = [shift % windows[layer % len(windows)] for layer, shift in enumerate(shifts)]
 
 
@@ -201,10 +217,16 @@ def read_image_steps(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     if is_enabled(settings, f"{block}.center_crop", path):
         processor.update(do_center_crop=True, **read_size(settings, f"{block}.center_crop", "crop_size"))
     if is_enabled(settings, f"{block}.pil_save", path):
-        processor.update(chosen(settings, f"{block}.pil_save", {"file_encoding": "file_encoding", "quality": "quality"}))
+        processor.update(
+            chosen(settings, f"{block}.pil_save", {"file_encoding": "file_encoding", "quality": "quality"})
+        )
     if is_enabled(settings, f"{block}.shuffle_bytes", path):
         processor["byte_order"] = get(settings, f"{block}.shuffle_bytes.mode", DEFAULT_BYTE_ORDER)
-        processor.update(chosen(settings, f"{block}.shuffle_bytes", {"stride": "byte_order_stride", "window_size": "byte_order_window"}))
+        processor.update(
+            chosen(
+                settings, f"{block}.shuffle_bytes", {"stride": "byte_order_stride", "window_size": "byte_order_window"}
+            )
+        )
     if is_enabled(settings, f"{block}.mask_positions", path):
         processor["keep_fraction"] = get(settings, f"{block}.mask_positions.keep_frac", DEFAULT_KEPT)
     if is_enabled(settings, f"{block}.random_uniform", path):
@@ -218,7 +240,9 @@ def read_audio_steps(settings: Mapping[str, Any], path: str) -> Dict[str, Any]:
     """The arguments of ByteFormerFeatureExtractor. CoreNet writes formats in lower case."""
     image_only = [name for name in BYTE_STEPS if is_enabled(settings, f"image_augmentation.{name}", path)]
     if image_only:
-        raise UserError(f"{path} is an audio experiment, but enables image_augmentation.{', '.join(image_only)}; the feature extractor has no such step")
+        raise UserError(
+            f"{path} is an audio experiment, but enables image_augmentation.{', '.join(image_only)}; the feature extractor has no such step"
+        )
     processor: Dict[str, Any] = {}
     if is_enabled(settings, "audio_augmentation.set_fixed_length", path):
         processor["num_samples"] = get(settings, "audio_augmentation.set_fixed_length.length", DEFAULT_CLIP)

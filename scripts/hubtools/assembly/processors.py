@@ -85,7 +85,9 @@ def own_video_processor(folder: Path, package: Package) -> Dict[str, Any]:
     content = read_json_object(path)
     kind, own = content.get("video_processor_type"), package.video_processor.class_name
     if kind != own:
-        raise UserError(f"{path} has video_processor_type {shown(kind)}, which cannot be carried over; accepted: {own}; {WAY_OUT}")
+        raise UserError(
+            f"{path} has video_processor_type {shown(kind)}, which cannot be carried over; accepted: {own}; {WAY_OUT}"
+        )
     schema.check_video_file(content, package, str(path))
     settings = {key: value for key, value in content.items() if key not in BOOKKEEPING}
     unknown = sorted(set(settings) - set(schema.video_schema(package)["properties"]))

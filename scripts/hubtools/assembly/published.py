@@ -132,9 +132,7 @@ def _package_of(model_type: Any, folder: Path) -> Package:
     package = package_of_type(model_type, with_aliases=True)
     if package:
         return package
-    known = [
-        name for package in PACKAGES.values() for name in (package.model_type, *package.aliases, *package.hosts)
-    ]
+    known = [name for package in PACKAGES.values() for name in (package.model_type, *package.aliases, *package.hosts)]
     raise UserError(f"{folder / 'config.json'} is of model type {shown(model_type)}; accepted: {', '.join(known)}")
 
 

@@ -104,7 +104,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     if path.suffix != ".toml":
         path = RECIPES / f"{name_or_path}.toml"
         if name_or_path not in list_recipes():
-            raise UserError(f"no recipe {name_or_path!r}; known: {', '.join(list_recipes())}, or the path of a .toml file")
+            raise UserError(
+                f"no recipe {name_or_path!r}; known: {', '.join(list_recipes())}, or the path of a .toml file"
+            )
         return recipe_from(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
     if not os.path.lexists(path):
         raise UserError(f"recipe {path} does not exist")
@@ -128,7 +130,9 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
     package = PACKAGES[content["package"]]
     if content["architecture"] not in package.models.values():
         known = ", ".join(sorted(package.models.values()))
-        raise UserError(f"{where}: architecture {shown(content['architecture'])} is not in package {package.name!r}; known: {known}")
+        raise UserError(
+            f"{where}: architecture {shown(content['architecture'])} is not in package {package.name!r}; known: {known}"
+        )
     recipe = Recipe(name, package, content["architecture"], checkpoint=content.get("checkpoint"), **tables)
     if not isinstance(recipe.checkpoint, (str, type(None))):
         raise UserError(f"{where}: checkpoint must be text, got {shown(recipe.checkpoint)}")
@@ -147,7 +151,9 @@ def check_values(recipe: Recipe, where: str) -> None:
         UserError: names the first field that is wrong.
     """
     schema.check(recipe.config, schema.config_schema(recipe.package), f"{where} [config]")
-    schema.check(recipe.processor, schema.processor_schema(recipe.package, recipe.processor_auto_class), f"{where} [processor]")
+    schema.check(
+        recipe.processor, schema.processor_schema(recipe.package, recipe.processor_auto_class), f"{where} [processor]"
+    )
     schema.check(recipe.video_processor, schema.video_schema(recipe.package), f"{where} [video_processor]")
     schema.check(recipe.card, schema.CARD, f"{where} [card]")
     schema.check_labels(recipe.config, f"{where} [config]")

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, List
 
-from ..errors import UserError, some
 from ..assembly.recipes import Recipe
+from ..errors import UserError, some
 from . import digits, moving_digits
 from .augmentation import variation
 from .data import Data
@@ -14,7 +14,9 @@ from .folders import LabelledFiles, not_pictures, not_wav, read_folder
 from .inputs import ByteEncoder, Encode, EncodedSources, PixelEncoder, byte_collator, byte_separator, stack_pixels
 
 
-def build_data(name: str, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str = "auto", augment: str = "none") -> Data:
+def build_data(
+    name: str, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str = "auto", augment: str = "none"
+) -> Data:
     """The data set `name` for the model of `recipe`.
 
     Args:
@@ -47,10 +49,14 @@ def _digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
     train, validation, test = digits.split()
 
     def fixed(part: List[int]) -> EncodedSources:
-        return EncodedSources([digits.picture(index) for index in part], [int(classes[index]) for index in part], encode)
+        return EncodedSources(
+            [digits.picture(index) for index in part], [int(classes[index]) for index in part], encode
+        )
 
     return Data(
-        train=EncodedSources([partial(_varied_digit, seed, index) for index in train], [int(classes[index]) for index in train], encode),
+        train=EncodedSources(
+            [partial(_varied_digit, seed, index) for index in train], [int(classes[index]) for index in train], encode
+        ),
         validation=fixed(validation),
         test=fixed(test),
         labels=digits.LABELS,
@@ -69,7 +75,9 @@ def _varied_digit(seed: int, index: int, epoch: int):
 
 def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
     if "AutoModelForVideoClassification" not in recipe.package.models:
-        raise UserError(f"moving-digits are clips, which {recipe.package.name} cannot take; accepted: a folder of a package that classifies videos")
+        raise UserError(
+            f"moving-digits are clips, which {recipe.package.name} cannot take; accepted: a folder of a package that classifies videos"
+        )
     if moving_digits.SIDE % config.patch_size or config.num_channels != 3:
         raise UserError(
             f"moving-digits are RGB clips of {moving_digits.SIDE} pixels, which must be whole patches; "
@@ -96,7 +104,9 @@ def _folder(folder: Path, recipe: Recipe, config: Any, processor: Any, seed: int
     splits = read_folder(folder, seed)
     decode = _decodes(recipe, processor, splits.all_files, reading)
     if augment != "none" and (_is_audio(recipe) or not decode):
-        raise UserError(f"--augment {augment} is for pictures that are decoded; {'sounds' if _is_audio(recipe) else 'these files'} are not")
+        raise UserError(
+            f"--augment {augment} is for pictures that are decoded; {'sounds' if _is_audio(recipe) else 'these files'} are not"
+        )
     # A pipeline decodes files where the processor has a recipe: a model of files as they are must not have one.
     settings = {"file_encoding": None} if not decode and processor.file_encoding != "MP3" else {}
     encode = _encoder(recipe, config, processor, decode)
@@ -123,10 +133,14 @@ def _decodes(recipe: Recipe, processor: Any, paths: List[Path], reading: str) ->
     kind, strangers_of = ("sounds", not_wav) if _is_audio(recipe) else ("pictures", not_pictures)
     accepted = ["auto", kind] + ["bytes"] * (recipe.package.inputs == "bytes")
     if reading not in accepted:
-        raise UserError(f"{recipe.name} cannot read files as {reading}; accepted: --read-files-as {', '.join(accepted)}")
+        raise UserError(
+            f"{recipe.name} cannot read files as {reading}; accepted: --read-files-as {', '.join(accepted)}"
+        )
     if recipe.package.inputs == "bytes" and processor.file_encoding in (None, "MP3"):  # it reads files as they are
         if reading == kind:
-            raise UserError(f"{recipe.name} cannot read files as {kind}: its file_encoding is {processor.file_encoding}, it takes them as they are")
+            raise UserError(
+                f"{recipe.name} cannot read files as {kind}: its file_encoding is {processor.file_encoding}, it takes them as they are"
+            )
         return False
     if reading == "bytes":
         return False
@@ -135,7 +149,9 @@ def _decodes(recipe: Recipe, processor: Any, paths: List[Path], reading: str) ->
         return False
     if strangers:
         known = "WAV files" if _is_audio(recipe) else "pictures that Pillow knows"
-        hint = "; move them away, or take all files as they are with --read-files-as bytes" if "bytes" in accepted else ""
+        hint = (
+            "; move them away, or take all files as they are with --read-files-as bytes" if "bytes" in accepted else ""
+        )
         raise UserError(f"{len(strangers)} of {len(paths)} files are not {known}: {some(map(str, strangers), 3)}{hint}")
     return True
 

@@ -26,7 +26,9 @@ def load() -> Tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("the digits come with scikit-learn, which is not installed; run: pip install scikit-learn") from None
+        raise UserError(
+            "the digits come with scikit-learn, which is not installed; run: pip install scikit-learn"
+        ) from None
     digits = load_digits()
     return grey_levels(digits.images), digits.target.astype(np.int64)
 

@@ -47,7 +47,9 @@ def read_folder(folder: Path, seed: int) -> FolderSplits:
         UserError: no such folder, fewer than two classes, too few files in one, or classes that differ between the splits.
     """
     if not folder.is_dir():
-        raise UserError(f"dataset {folder} is not a folder; accepted: digits, moving-digits, or a folder with one sub-folder per class")
+        raise UserError(
+            f"dataset {folder} is not a folder; accepted: digits, moving-digits, or a folder with one sub-folder per class"
+        )
     names = [path.name for path in _subfolders(folder)]
     given_test = [name for name in names if name in TEST_NAMES]
     if len(names) == 2 and "train" in names and given_test:
@@ -63,9 +65,17 @@ def _given_splits(train_folder: Path, test_folder: Path, seed: int) -> FolderSpl
     test_labels, test = _labelled(test_folder, least=1)
     if test_labels != labels:
         differing = sorted(set(labels) ^ set(test_labels))
-        raise UserError(f"{train_folder} and {test_folder} must hold the same classes; in one of them alone: {some(differing)}")
+        raise UserError(
+            f"{train_folder} and {test_folder} must hold the same classes; in one of them alone: {some(differing)}"
+        )
     train, validation = stratified_split(files.labels, [VALIDATION_FRACTION], seed)
-    return FolderSplits(labels, files.part(train), files.part(validation), test, _described(train_folder.parent, "with its own test split"))
+    return FolderSplits(
+        labels,
+        files.part(train),
+        files.part(validation),
+        test,
+        _described(train_folder.parent, "with its own test split"),
+    )
 
 
 def _described(folder: Path, how: str) -> str:
@@ -79,7 +89,9 @@ def _subfolders(folder: Path) -> List[Path]:
 def _labelled(folder: Path, least: int) -> "tuple[List[str], LabelledFiles]":
     classes: Dict[str, List[Path]] = {}
     for subfolder in _subfolders(folder):
-        classes[subfolder.name] = sorted(path for path in subfolder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        classes[subfolder.name] = sorted(
+            path for path in subfolder.rglob("*") if path.is_file() and not path.name.startswith(".")
+        )
     if len(classes) < 2:
         raise UserError(f"{folder} must hold one sub-folder per class, at least two; found {len(classes)}")
     few = [f"{name} ({len(paths)})" for name, paths in classes.items() if len(paths) < least]

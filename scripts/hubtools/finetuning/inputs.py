@@ -28,7 +28,13 @@ class EncodedSources(Dataset):
         vary: picture, epoch, index -> picture; None leaves pictures as they are.
     """
 
-    def __init__(self, sources: Sequence[Union[Source, Callable[[int], Source]]], labels: Sequence[int], encode: Encode, vary: Optional[Callable] = None):
+    def __init__(
+        self,
+        sources: Sequence[Union[Source, Callable[[int], Source]]],
+        labels: Sequence[int],
+        encode: Encode,
+        vary: Optional[Callable] = None,
+    ):
         self.sources, self.labels, self.encode, self.vary, self.epoch = sources, labels, encode, vary, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -54,7 +60,11 @@ class PixelEncoder:
 
     def __call__(self, source: Source, change: Change = None) -> Dict[str, torch.Tensor]:
         picture = open_picture(source)
-        return {"pixel_values": self.processor(change(picture) if change else picture, return_tensors="pt")["pixel_values"][0]}
+        return {
+            "pixel_values": self.processor(change(picture) if change else picture, return_tensors="pt")["pixel_values"][
+                0
+            ]
+        }
 
 
 @dataclass
@@ -77,7 +87,9 @@ class ByteEncoder:
         try:
             opened = self._opened(source, package) if self.decode and isinstance(source, Path) else source
             inputs = self.processor(change(opened) if change else opened, return_tensors="pt")
-            package.modeling_byteformer.check_length(max(inputs["input_ids"].shape[1], self.config.conv_kernel_size), self.config)
+            package.modeling_byteformer.check_length(
+                max(inputs["input_ids"].shape[1], self.config.conv_kernel_size), self.config
+            )
         except ValueError as error:
             raise UserError(f"{source}: {error}") from error
         return {"input_ids": inputs["input_ids"][0]}
@@ -94,7 +106,12 @@ def open_picture(source: Source) -> Image.Image:
         return source
     try:
         return load_image(str(source))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: how Pillow reports a broken PNG
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:  # SyntaxError: how Pillow reports a broken PNG
         raise UserError(f"{source} cannot be read as a picture: {error}") from error
 
 
@@ -112,7 +129,9 @@ def pad_bytes(items: List[Dict[str, Any]], padding_id: int, at_least: int = 1) -
     return {"input_ids": input_ids, "labels": labels_of(items)}
 
 
-def without_padding(batch: Dict[str, torch.Tensor], padding_id: int, at_least: int = 1) -> List[Tuple[torch.Tensor, Dict[str, torch.Tensor]]]:
+def without_padding(
+    batch: Dict[str, torch.Tensor], padding_id: int, at_least: int = 1
+) -> List[Tuple[torch.Tensor, Dict[str, torch.Tensor]]]:
     """A padded batch as parts whose rows are of one length: the rows' indices, and their inputs. What `pad_bytes` makes, undone."""
     lengths = (batch["input_ids"] != padding_id).sum(dim=1).clamp(min=at_least)
     parts = [(lengths == length).nonzero()[:, 0] for length in lengths.unique()]
@@ -121,7 +140,11 @@ def without_padding(batch: Dict[str, torch.Tensor], padding_id: int, at_least: i
 
 def byte_separator(config) -> Optional[Callable]:
     """`without_padding` for models in which padding takes part; None where it is masked."""
-    return None if config.mask_padding else partial(without_padding, padding_id=config.padding_id, at_least=config.conv_kernel_size)
+    return (
+        None
+        if config.mask_padding
+        else partial(without_padding, padding_id=config.padding_id, at_least=config.conv_kernel_size)
+    )
 
 
 def byte_collator(config) -> Callable:

@@ -12,7 +12,9 @@ def with_adapters(model: Any, package: str, rank: int) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise UserError("--lora needs PEFT, which is not installed; run: pip install peft") from None
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=package_named(package).lora_targets, modules_to_save=["classifier"])
+    settings = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=package_named(package).lora_targets, modules_to_save=["classifier"]
+    )
     return get_peft_model(model, settings)
 
 

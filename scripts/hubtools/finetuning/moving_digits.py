@@ -117,7 +117,10 @@ class HeldOutClips(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         digit, label = self.items[index]
-        return {"clip": render_clip(digit, LABELS[label], random.Random(f"held-out clip {digit} {label}")), "labels": label}
+        return {
+            "clip": render_clip(digit, LABELS[label], random.Random(f"held-out clip {digit} {label}")),
+            "labels": label,
+        }
 
 
 def collate(items: Sequence[dict], mean: Sequence[float], std: Sequence[float]) -> dict:

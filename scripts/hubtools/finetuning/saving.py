@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ..assembly.build import write_hub_folder
-from ..progress import byte_bar
 from ..assembly.recipes import Recipe
 from ..assembly.weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size
+from ..progress import byte_bar
 from .data import Data
 from .starting_point import HEADS
 from .training import Outcome, Settings
@@ -16,7 +16,9 @@ from .training import Outcome, Settings
 TASKS = {"image": "image-classification", "video": "video-classification", "audio": "audio-classification"}
 
 
-def write_finetuned_folder(folder: Path, source: Path, recipe: Recipe, outcome: Outcome, data: Data, settings: Settings, command: str) -> None:
+def write_finetuned_folder(
+    folder: Path, source: Path, recipe: Recipe, outcome: Outcome, data: Data, settings: Settings, command: str
+) -> None:
     """Writes the Hub folder of a trained model into `folder`, which must not exist yet.
 
     Args:
@@ -35,7 +37,10 @@ def write_finetuned_folder(folder: Path, source: Path, recipe: Recipe, outcome: 
         card={**recipe.card, "summary": summary(recipe, data, outcome), "metrics": metrics(data, outcome)},
     )
     state = {name: tensor.detach().float().contiguous() for name, tensor in outcome.model.state_dict().items()}
-    sources = {name: TensorSource(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor) for name, tensor in state.items()}
+    sources = {
+        name: TensorSource(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor)
+        for name, tensor in state.items()
+    }
     with byte_bar("writing", sum(source.bytes for source in sources.values())) as progress:
         write_hub_folder(folder, trained, outcome.model.config, sources, parse_size(DEFAULT_SHARD_SIZE), progress)
     if not data.processor_settings and not recipe.package.video_processor:
@@ -50,7 +55,9 @@ def summary(recipe: Recipe, data: Data, outcome: Outcome) -> str:
 
 
 def metrics(data: Data, outcome: Outcome) -> List[Dict[str, Any]]:
-    return [{"name": "accuracy", "value": round(outcome.figures["test"], 4), "dataset": data.name, "task": TASKS[data.task]}]
+    return [
+        {"name": "accuracy", "value": round(outcome.figures["test"], 4), "dataset": data.name, "task": TASKS[data.task]}
+    ]
 
 
 def percent(share: float) -> str:
@@ -64,10 +71,18 @@ def training_section(data: Data, outcome: Outcome, settings: Settings, command: 
         ("test accuracy", f"{percent(outcome.figures['test'])} %"),
     ]
     if "sparse test" in outcome.figures:
-        rows.append(("test accuracy, sparse", f"{percent(outcome.figures['sparse test'])} % (`visible_indices` = what changed between frames)"))
+        rows.append(
+            (
+                "test accuracy, sparse",
+                f"{percent(outcome.figures['sparse test'])} % (`visible_indices` = what changed between frames)",
+            )
+        )
     rows += [
         ("validation accuracy", f"{percent(outcome.figures['validation'])} %, the best of all checkpoints: this one"),
-        ("optimizer", f"AdamW, learning rate {settings.learning_rate:g} (cosine, {settings.warmup:.0%} warm-up), weight decay {settings.weight_decay:g}"),
+        (
+            "optimizer",
+            f"AdamW, learning rate {settings.learning_rate:g} (cosine, {settings.warmup:.0%} warm-up), weight decay {settings.weight_decay:g}",
+        ),
         ("length", f"{outcome.steps:,} steps of {settings.samples_per_step} samples, seed {settings.seed}"),
     ]
     if settings.freeze:

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, List
 
+from ..assembly.published import has_config, recipe_from_folder
+from ..assembly.recipes import Recipe
 from ..errors import UserError, some
 from ..foreign.files import read_json_object
 from ..foreign.schema import check_processor_file
-from ..assembly.published import has_config, recipe_from_folder
-from ..assembly.recipes import Recipe
 
 HEADS = {
     "image": "AutoModelForImageClassification",
@@ -70,5 +70,7 @@ def load_model(folder: Path, recipe: Recipe, task: str, labels: List[str]) -> An
     misshapen = [entry[0] for entry in report["mismatched_keys"]]
     wrong = [name for name in [*report["missing_keys"], *misshapen] if not name.startswith(HEAD_PREFIX)]
     if wrong or report["unexpected_keys"]:
-        raise UserError(f"the weights in {folder} do not fit its configuration: {some([*wrong, *report['unexpected_keys']])}; see scripts/verify.py")
+        raise UserError(
+            f"the weights in {folder} do not fit its configuration: {some([*wrong, *report['unexpected_keys']])}; see scripts/verify.py"
+        )
     return model

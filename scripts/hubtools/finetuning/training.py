@@ -14,8 +14,8 @@ from typing import Any, Dict, Iterator, List, Optional
 import torch
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from ..errors import UserError, system_errors_told
 from ..assembly.weights import write_json
+from ..errors import UserError, system_errors_told
 from .data import Data
 from .lora import merged
 
@@ -144,11 +144,15 @@ class ClassifierTrainer(Trainer):
     def logits_of(self, model, inputs) -> torch.Tensor:
         """(B, labels). Where padding moves scores, training says so, and measuring goes without, as a pipeline does."""
         parts = self.data.apart(inputs) if self.data.apart is not None else []
-        if len(parts) < 2 or self.args.fsdp:  # sharded models must be called equally often everywhere; their batches hold one sample
+        if (
+            len(parts) < 2 or self.args.fsdp
+        ):  # sharded models must be called equally often everywhere; their batches hold one sample
             return model(**inputs).logits
         if model.training:
             if not self.padding_told and self.is_world_process_zero():
-                logger.warning("batches of unequal lengths are padded, and in a model with mask_padding=False padding takes part; accuracy is measured without it")
+                logger.warning(
+                    "batches of unequal lengths are padded, and in a model with mask_padding=False padding takes part; accuracy is measured without it"
+                )
             self.padding_told = True
             return model(**inputs).logits
         answers = [(rows, model(**part).logits) for rows, part in parts]
@@ -193,7 +197,12 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         trainer._load_from_checkpoint(str(best_of(checkpoint)))
     else:
-        with loading_errors_told(), system_errors_told("training stopped", f"the same command goes on from the last whole checkpoint in {room}"):
+        with (
+            loading_errors_told(),
+            system_errors_told(
+                "training stopped", f"the same command goes on from the last whole checkpoint in {room}"
+            ),
+        ):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     with loading_errors_told():
         figures = measure(trainer, data)
@@ -213,12 +222,16 @@ def training_arguments(settings: Settings, room: Path, size: int, alone: bool = 
     """The Trainer's settings for `size` samples; `alone` measures one sample at a time."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if settings.batch_size % processes:
-        raise UserError(f"--batch-size {settings.batch_size} must be a multiple of the number of processes, {processes}")
+        raise UserError(
+            f"--batch-size {settings.batch_size} must be a multiple of the number of processes, {processes}"
+        )
     on_cpu = not torch.cuda.is_available()
     steps_per_epoch = max(size // settings.samples_per_step, 1)
     steps = settings.max_steps or math.ceil(settings.epochs * steps_per_epoch)
     when = "epoch" if settings.save_steps is None else "steps"
-    optional: Dict[str, Any] = {"save_steps": settings.save_steps, "eval_steps": settings.save_steps} if settings.save_steps else {}
+    optional: Dict[str, Any] = (
+        {"save_steps": settings.save_steps, "eval_steps": settings.save_steps} if settings.save_steps else {}
+    )
     if settings.fsdp:
         # The layers to shard by are the model's own `_no_split_modules`.
         optional.update(fsdp="full_shard auto_wrap", fsdp_config={"fsdp_version": 2})
@@ -284,9 +297,15 @@ def _agree_on_settings(room: Path, settings: Settings) -> None:
     _check_is_room(room)
     if _checkpoints(room):
         earlier = json.loads((room / SETTINGS_NAME).read_text(encoding="utf-8"))
-        differing = [f"{key} was {earlier.get(key)!r}, is {value!r}" for key, value in settings.deciding().items() if earlier.get(key) != value]
+        differing = [
+            f"{key} was {earlier.get(key)!r}, is {value!r}"
+            for key, value in settings.deciding().items()
+            if earlier.get(key) != value
+        ]
         if differing:
-            raise UserError(f"{room} holds an unfinished run with other settings ({'; '.join(differing)}); use the same ones, or --no-resume to start anew")
+            raise UserError(
+                f"{room} holds an unfinished run with other settings ({'; '.join(differing)}); use the same ones, or --no-resume to start anew"
+            )
     write_json(room / SETTINGS_NAME, settings.deciding())
 
 

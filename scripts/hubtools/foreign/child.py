@@ -51,7 +51,10 @@ def read_in_child(reader: str, file: BinaryIO, path: object, what: str, *argumen
     if done.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
         raise UserError(too_long)
     if done.returncode:
-        cause = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2] or f"its reader ended with code {done.returncode}"
+        cause = (
+            done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            or f"its reader ended with code {done.returncode}"
+        )
         raise UserError(f"{path} is not a whole {what}: {shown(cause, 200)}")
     answer = json.loads(done.stdout)
     if "refused" in answer:
@@ -80,7 +83,12 @@ def limit(memory: int, seconds: int) -> None:
         import resource
     except ImportError:  # Windows: the parent's deadline is the only limit there
         return
-    for kind, amount in ((resource.RLIMIT_AS, memory + _mapped_already(resource.getpagesize())), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, MB)):
+    for kind, amount in (
+        (resource.RLIMIT_AS, memory + _mapped_already(resource.getpagesize())),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, MB),
+    ):
         _, hard = resource.getrlimit(kind)
         allowed = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
         try:

@@ -63,7 +63,14 @@ def read_yaml(file: BinaryIO) -> Any:
         return Plain().value(yaml.safe_load(text), 0)
     except yaml.YAMLError as error:
         raise Refused(f"is not YAML: {error}") from error
-    except (ValueError, TypeError, OverflowError, RecursionError, LookupError, AttributeError) as error:  # such as the date 2020-99-99
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        LookupError,
+        AttributeError,
+    ) as error:  # such as the date 2020-99-99
         raise Refused(f"is not readable YAML: {type(error).__name__}: {error}") from error
 
 
@@ -85,7 +92,9 @@ def decode(file: BinaryIO, language: str) -> str:
     try:
         return file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused(f"is not {language}, which is UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+        raise Refused(
+            f"is not {language}, which is UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+        ) from error
 
 
 class Plain:
@@ -97,7 +106,9 @@ class Plain:
     def value(self, value: Any, depth: int) -> Any:
         self.count += 1
         if self.count > MAX_VALUES or depth > MAX_DEPTH:
-            raise Refused(f"holds {'more than ' + format(MAX_VALUES, ',') + ' values' if depth <= MAX_DEPTH else 'values nested too deep'}")
+            raise Refused(
+                f"holds {'more than ' + format(MAX_VALUES, ',') + ' values' if depth <= MAX_DEPTH else 'values nested too deep'}"
+            )
         if isinstance(value, dict):
             return self.mapping(value, depth)
         if isinstance(value, (list, tuple)):

@@ -23,7 +23,9 @@ def open_regular(path: Path) -> BinaryIO:
     path = Path(path)
     try:
         _need_regular(os.stat(path).st_mode, path)  # opening some devices has effects, so look first
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        )
     except FileNotFoundError as error:
         raise UserError(f"no such file: {path}") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
@@ -38,7 +40,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def _need_regular(mode: int, path: Path) -> None:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISSOCK, "a socket"))
+    kinds = (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    )
     kind = next((name for test, name in kinds if test(mode)), None)
     if kind or not stat.S_ISREG(mode):
         raise UserError(f"{path} is {kind or 'no file'}; accepted: a regular file")
@@ -125,4 +133,10 @@ def _no_constant(name: str):
 
 def is_plain_name(name: object) -> bool:
     """Whether `name` can be the name of a file beside the one that states it, and nothing else."""
-    return isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and len(name) <= 255 and not set(name) & set("/\\\0")
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name not in ("", ".", "..")
+        and len(name) <= 255
+        and not set(name) & set("/\\\0")
+    )

@@ -70,7 +70,15 @@ class Tensor:
 
     __slots__ = ("storage", "dtype", "offset", "shape", "stride", "odd")
 
-    def __init__(self, storage: Any = None, offset: Any = 0, shape: Any = (), stride: Any = (), dtype: Optional[str] = None, odd: str = ""):
+    def __init__(
+        self,
+        storage: Any = None,
+        offset: Any = 0,
+        shape: Any = (),
+        stride: Any = (),
+        dtype: Optional[str] = None,
+        odd: str = "",
+    ):
         self.storage, self.offset, self.shape, self.stride, self.odd = storage, offset, shape, stride, odd
         self.dtype = dtype or getattr(storage, "dtype", None)
 
@@ -97,7 +105,11 @@ def tensor_v3(storage, offset, shape, stride, requires_grad, hooks, dtype, metad
 
 def _bits(metadata: Any) -> str:
     """Tensors may carry marks that say "the negative of" or "the conjugate of" what is stored."""
-    marks = [name for key, name in (("neg", "negative"), ("conj", "conjugate")) if isinstance(metadata, dict) and metadata.get(key)]
+    marks = [
+        name
+        for key, name in (("neg", "negative"), ("conj", "conjugate"))
+        if isinstance(metadata, dict) and metadata.get(key)
+    ]
     return f"a tensor with its {' and '.join(marks)} bit set" if marks else ""
 
 
@@ -139,7 +151,13 @@ def known_names() -> Dict[Tuple[str, str], Any]:
     names.update({("torch", f"{prefix}Tensor"): Kind(dtype) for prefix, dtype in STORAGES.items()})
     names.update({("torch", dtype): Kind(dtype) for dtype in ITEM_SIZES})
     names.update({("torch.storage", name): Kind("uint8") for name in ("UntypedStorage", "TypedStorage")})
-    schemes = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric", "per_channel_affine_float_qparams")
+    schemes = (
+        "per_tensor_affine",
+        "per_tensor_symmetric",
+        "per_channel_affine",
+        "per_channel_symmetric",
+        "per_channel_affine_float_qparams",
+    )
     names.update({("torch", name): Inert() for name in schemes})
     names.update({
         ("collections", "OrderedDict"): OrderedDict,
@@ -157,7 +175,9 @@ def known_names() -> Dict[Tuple[str, str], Any]:
         ("builtins", "complex"): complex,
     })  # fmt: skip
     # Python 2's name of builtins, in files of protocol 2 and below.
-    names.update({("__builtin__", name): value for (module, name), value in list(names.items()) if module == "builtins"})
+    names.update(
+        {("__builtin__", name): value for (module, name), value in list(names.items()) if module == "builtins"}
+    )
     return names
 
 
@@ -217,7 +237,11 @@ def read_zip(file: BinaryIO) -> Tuple[Any, Places]:
         raise Refused(f"is compressed or encrypted ({packed[0][:80]}), which torch.save never does")
     pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
     if len(pickles) != 1:
-        raise Refused("is not a whole PyTorch checkpoint: its archive holds no data.pkl" if not pickles else "holds several data.pkl")
+        raise Refused(
+            "is not a whole PyTorch checkpoint: its archive holds no data.pkl"
+            if not pickles
+            else "holds several data.pkl"
+        )
     root = pickles[0][: -len("data.pkl")]
     places = {entry.filename: _place(file, entry, size) for entry in entries}
     if f"{root}constants.pkl" in places:
@@ -335,7 +359,9 @@ class Lister:
         shape, stride, where = tensor.shape, tensor.stride, f"is not a whole PyTorch checkpoint: tensor {name[:120]}"
         if not (isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) == len(stride) <= MAX_DIMENSIONS):
             raise Refused(f"{where} has a malformed shape")
-        if not all(type(size) is int and 0 <= size < LARGEST for size in (*shape, *stride, tensor.offset, storage.first)):
+        if not all(
+            type(size) is int and 0 <= size < LARGEST for size in (*shape, *stride, tensor.offset, storage.first)
+        ):
             raise Refused(f"{where} has a size that is no number of items")
         try:
             start, length = self.places[storage.key]

@@ -14,7 +14,9 @@ from .files import MAX_INDEX_BYTES, is_plain_name, open_regular, parse_json, rea
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 
-MAX_HEADER_BYTES = 10_000_000  # the names of 100,000 tensors; the library's own bound takes gigabytes of memory to parse
+MAX_HEADER_BYTES = (
+    10_000_000  # the names of 100,000 tensors; the library's own bound takes gigabytes of memory to parse
+)
 MAX_DIMENSIONS = 64
 DTYPES = {  # code -> (bytes per element, torch name)
     "F64": (8, "float64"),
@@ -123,11 +125,15 @@ def _check_layout(file: str, tensors: List[Entry], data_start: int, size: int) -
     position = data_start
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset != position:
-            raise UserError(f"{file}: {shown(tensor.name)} starts at byte {tensor.offset}, {position} was expected (a gap or an overlap)")
+            raise UserError(
+                f"{file}: {shown(tensor.name)} starts at byte {tensor.offset}, {position} was expected (a gap or an overlap)"
+            )
         position += tensor.nbytes
     if position != size:
         what = "truncated" if size < position else "followed by other data"
-        raise UserError(f"{file} is not a whole safetensors file: it is {what}, with {size} bytes where its header describes {position}")
+        raise UserError(
+            f"{file} is not a whole safetensors file: it is {what}, with {size} bytes where its header describes {position}"
+        )
 
 
 def header_bytes(tensors: Iterable[Tuple[str, str, Tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:

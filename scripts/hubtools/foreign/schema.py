@@ -60,11 +60,23 @@ def text(pattern: str, description: str, longest: int) -> Schema:
 
 def line(longest: int) -> Schema:
     """One line of text that a person reads."""
-    return {"type": "string", "minLength": 1, "maxLength": longest, "printable": True, "description": f"one line of text, of up to {longest} printable characters"}
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": longest,
+        "printable": True,
+        "description": f"one line of text, of up to {longest} printable characters",
+    }
 
 
 def listed(entry: Schema, longest: int, least: int = 0) -> Schema:
-    return {"type": "array", "items": entry, "minItems": least, "maxItems": longest, "description": f"a list of up to {longest}, each {entry['description']}"}
+    return {
+        "type": "array",
+        "items": entry,
+        "minItems": least,
+        "maxItems": longest,
+        "description": f"a list of up to {longest}, each {entry['description']}",
+    }
 
 
 def either(*choices: Schema) -> Schema:
@@ -72,7 +84,13 @@ def either(*choices: Schema) -> Schema:
 
 
 def table(properties: Mapping[str, Schema], required: Iterable[str] = (), description: str = "a table") -> Schema:
-    return {"type": "object", "properties": dict(properties), "required": list(required), "additionalProperties": False, "description": description}
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(required),
+        "additionalProperties": False,
+        "description": description,
+    }
 
 
 NULL = {"type": "null", "description": "null"}
@@ -87,7 +105,13 @@ LABELS = {
     "num_labels": integer(1, MAX_LABELS),
     "id2label": either(ANY_LARGE, NULL),
     "label2id": either(ANY_LARGE, NULL),
-    "problem_type": either({"enum": ["regression", "single_label_classification", "multi_label_classification"], "description": "the name of a loss"}, NULL),
+    "problem_type": either(
+        {
+            "enum": ["regression", "single_label_classification", "multi_label_classification"],
+            "description": "the name of a loss",
+        },
+        NULL,
+    ),
 }
 # Fields whose default does not tell what they may hold.
 SPECIAL = {
@@ -103,7 +127,15 @@ SPECIAL = {
 GENERIC = {
     "model_type": WORD,
     "architectures": either(listed(WORD, 4), NULL),
-    "auto_map": either({"type": "object", "maxProperties": 20, "additionalProperties": line(200), "description": "a table of class names"}, NULL),
+    "auto_map": either(
+        {
+            "type": "object",
+            "maxProperties": 20,
+            "additionalProperties": line(200),
+            "description": "a table of class names",
+        },
+        NULL,
+    ),
     "torch_dtype": either(WORD, NULL),
     "dtype": either(WORD, NULL),
     "transformers_version": either(line(40), NULL),
@@ -144,7 +176,10 @@ def _default(node: Optional[ast.expr]) -> Any:
 
 def config_schema(package: Package, is_file: bool = False) -> Schema:
     """What a recipe may say under [config]; with `is_file`, what a config.json may say in the same fields and in transformers' own."""
-    fields = {name: field(name, default) for name, default in arguments_of(package.folder / f"{package.configuration}.py", package.config_class).items()}
+    fields = {
+        name: field(name, default)
+        for name, default in arguments_of(package.folder / f"{package.configuration}.py", package.config_class).items()
+    }
     schema = table({**fields, **LABELS, **(GENERIC if is_file else {})})
     schema["additionalProperties"] = is_file
     return schema
@@ -153,7 +188,10 @@ def config_schema(package: Package, is_file: bool = False) -> Schema:
 # --- the processors ---------------------------------------------------------------------------------------------------
 
 _SIDE = integer(1, MAX_PICTURE_SIDE)
-_SIDES = table({name: _SIDE for name in ("shortest_edge", "longest_edge", "height", "width")}, description="a table of sides in pixels")
+_SIDES = table(
+    {name: _SIDE for name in ("shortest_edge", "longest_edge", "height", "width")},
+    description="a table of sides in pixels",
+)
 PICTURE_SIZE = either(_SIDE, _SIDES, listed(_SIDE, 2, least=1))
 _THREE = either(listed(NUMBER, 4, least=1), NUMBER)
 CLIP_PROCESSOR = table({
@@ -177,7 +215,9 @@ def processor_schema(package: Package, auto_class: Optional[str]) -> Schema:
     module, class_name = package.processors[auto_class]
     arguments = arguments_of(package.folder / f"{module}.py", class_name)
     fields = {name: PROCESSOR_SPECIAL.get(name) or field(name, default) for name, default in arguments.items()}
-    return table({name: either(entry, NULL) if isinstance(arguments[name], str) else entry for name, entry in fields.items()})
+    return table(
+        {name: either(entry, NULL) if isinstance(arguments[name], str) else entry for name, entry in fields.items()}
+    )
 
 
 VIDEO_SPECIAL = {
@@ -195,7 +235,13 @@ def video_schema(package: Package) -> Schema:
         return table({})
     made = package.video_processor
     arguments = arguments_of(package.folder / f"{made.modules[0]}.py", made.class_name)
-    return table({name: VIDEO_SPECIAL.get(name) or field(name, default) for name, default in arguments.items() if name != "image_settings"})
+    return table(
+        {
+            name: VIDEO_SPECIAL.get(name) or field(name, default)
+            for name, default in arguments.items()
+            if name != "image_settings"
+        }
+    )
 
 
 # --- cards ------------------------------------------------------------------------------------------------------------
@@ -205,7 +251,9 @@ LICENCE = text(r"\A[a-z0-9][a-z0-9.+-]*\Z", "a licence's identifier, such as apa
 LANGUAGE = text(r"\A[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*\Z", "a language's code, such as en", 40)
 TAG = text(r"\A[^\s,\[\]{}\"'`<>|#&*!%@][^\n\"`<>|]*\Z", "a tag of letters and digits", 100)
 METRIC = table(
-    {"name": line(100), "value": NUMBER, "dataset": line(200), "task": WORD}, ("name", "value", "dataset", "task"), "a table of name, value, dataset and task"
+    {"name": line(100), "value": NUMBER, "dataset": line(200), "task": WORD},
+    ("name", "value", "dataset", "task"),
+    "a table of name, value, dataset and task",
 )
 CARD = table({
     "license": LICENCE,
@@ -273,7 +321,9 @@ def _printable(validator, wanted, value, schema):
         yield ValidationError("not printable")
 
 
-_TYPES = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda checker, value: type(value) is int).redefine("number", _is_number)
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda checker, value: type(value) is int).redefine(
+    "number", _is_number
+)
 Validator = extend(Draft202012Validator, {"printable": _printable}, type_checker=_TYPES)
 
 
@@ -288,10 +338,14 @@ def check(content: Any, schema: Schema, where: str) -> None:
         return
     # A key that is misspelt is missing, too: the misspelling is what helps.
     error = next((error for error in errors if error.validator == "additionalProperties"), errors[0])
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{plain(part, 80)}" for part in error.absolute_path).lstrip(".")
+    place = "".join(
+        f"[{part}]" if isinstance(part, int) else f".{plain(part, 80)}" for part in error.absolute_path
+    ).lstrip(".")
     if error.validator == "additionalProperties":
         unknown = sorted(str(key) for key in error.instance if key not in error.schema["properties"])
-        raise UserError(f"{where}{place and ': ' + place}: unknown {some([plain(key, 60) for key in unknown[:9]], 3)}; known: {', '.join(error.schema['properties'])}")
+        raise UserError(
+            f"{where}{place and ': ' + place}: unknown {some([plain(key, 60) for key in unknown[:9]], 3)}; known: {', '.join(error.schema['properties'])}"
+        )
     if error.validator == "required":
         absent = [key for key in error.schema["required"] if key not in error.instance]
         raise UserError(f"{where}{place and ': ' + place}: {', '.join(absent)} missing in {shown(error.instance)}")
@@ -331,7 +385,11 @@ def check_processor_file(content: Mapping[str, Any], package: Package, where: st
     schema = processor_schema(package, auto_class if package.processors else None)
     fields = {name: either(entry, NULL) for name, entry in schema["properties"].items()}
     kinds = {name: either(WORD, NULL) for name in ("image_processor_type", "feature_extractor_type", "processor_class")}
-    check(content, {**schema, "properties": {**fields, **kinds, "auto_map": GENERIC["auto_map"]}, "additionalProperties": True}, where)
+    check(
+        content,
+        {**schema, "properties": {**fields, **kinds, "auto_map": GENERIC["auto_map"]}, "additionalProperties": True},
+        where,
+    )
 
 
 def check_video_file(content: Mapping[str, Any], package: Package, where: str) -> None:
@@ -360,7 +418,9 @@ def check_labels(content: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: num_labels is {count}, id2label has {len(labels)} entries")
     for label, index in (numbers or {}).items():
         if type(index) is not int or not 0 <= index < len(labels) or labels[index] != label:
-            raise UserError(f"{where}: label2id gives {shown(label)} the number {shown(index)}, which id2label does not")
+            raise UserError(
+                f"{where}: label2id gives {shown(label)} the number {shown(index)}, which id2label does not"
+            )
     absent = sorted(set(labels) - set(numbers)) if numbers else []
     if absent:
         raise UserError(f"{where}: label2id has no {shown(absent[0])}, which id2label has")
@@ -373,9 +433,13 @@ def _in_order(names: Mapping[Any, Any], where: str) -> List[str]:
         if not (number.isascii() and number.isdigit() and str(int(number[:12])) == number):
             raise UserError(f"{where} has the key {shown(key)}; accepted: the numbers from 0 on")
         if not isinstance(label, str) or not label.isprintable() or not label.strip() or len(label) > MAX_LABEL_LENGTH:
-            raise UserError(f"{where}[{number}] is {shown(label)}; accepted: one line of text, of up to {MAX_LABEL_LENGTH} printable characters")
+            raise UserError(
+                f"{where}[{number}] is {shown(label)}; accepted: one line of text, of up to {MAX_LABEL_LENGTH} printable characters"
+            )
         numbered[int(number)] = label
     absent = next((i for i in range(len(numbered)) if i not in numbered), None)
     if absent is not None:
-        raise UserError(f"{where} has {len(numbered)} entries, but none for {absent}; accepted: one for each number from 0 on")
+        raise UserError(
+            f"{where} has {len(numbered)} entries, but none for {absent}; accepted: one for each number from 0 on"
+        )
     return [numbered[i] for i in range(len(numbered))]

@@ -63,7 +63,10 @@ def stored_in_safetensors(path: Path) -> Dict[str, StoredTensor]:
     """The tensors of a safetensors file, in the order in which they stand in it."""
     file = open_regular(path)
     entries = sorted(header_of(file, str(path)).tensors.values(), key=lambda entry: entry.offset)
-    return {entry.name: StoredTensor(file, path, entry.dtype, entry.shape, _dense(entry.shape), entry.offset) for entry in entries}
+    return {
+        entry.name: StoredTensor(file, path, entry.dtype, entry.shape, _dense(entry.shape), entry.offset)
+        for entry in entries
+    }
 
 
 def _dense(shape: Tuple[int, ...]) -> Tuple[int, ...]:

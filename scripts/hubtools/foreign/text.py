@@ -32,10 +32,14 @@ def check_card(card: str, metadata: Mapping[str, Any], model: str) -> None:
     """
     front, body = _parts(card)
     if yaml.safe_load(front) != dict(metadata):
-        raise UserError("the card's metadata does not read back as it was written; look at license, tags and names in [card]")
+        raise UserError(
+            "the card's metadata does not read back as it was written; look at license, tags and names in [card]"
+        )
     found, expected = list(_outline(body)), list(_outline(_parts(model)[1]))
     if found != expected:
-        raise UserError("text in [card] or the model's name changes the code of the card's snippets; accepted: plain text")
+        raise UserError(
+            "text in [card] or the model's name changes the code of the card's snippets; accepted: plain text"
+        )
 
 
 def _parts(card: str) -> Tuple[str, str]:

@@ -64,7 +64,9 @@ MUTANTS = (
         ),
     ),
     Mutant("byteformer: post_init left out", *_BYTEFORMER, (("        self.post_init()\n", "", 2),)),
-    Mutant("byteformer: only the old flash-attention flag", *_BYTEFORMER, (("    _supports_flash_attn = True\n", "", 1),)),
+    Mutant(
+        "byteformer: only the old flash-attention flag", *_BYTEFORMER, (("    _supports_flash_attn = True\n", "", 1),)
+    ),
 )
 
 
@@ -80,6 +82,8 @@ def broken_kit(kit: Path, mutant: Mutant, target: Path) -> None:
         text = file.read_text(encoding="utf-8")
         for old, new, times in mutant.replacements:
             if text.count(old) != times:
-                raise UserError(f"mutant {mutant.name!r}: {mutant.file} holds {text.count(old)} times, expected {times}: {old.strip()!r}")
+                raise UserError(
+                    f"mutant {mutant.name!r}: {mutant.file} holds {text.count(old)} times, expected {times}: {old.strip()!r}"
+                )
             text = text.replace(old, new)
         file.write_text(text, encoding="utf-8")

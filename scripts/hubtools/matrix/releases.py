@@ -20,7 +20,14 @@ from ..errors import UserError
 from ..staging import replace_text
 
 FLOOR = (4, 46)
-LINKED = ("torch", "numpy", "pillow", "pytest", "psutil", "av")  # with everything that these require; of them, what is installed
+LINKED = (
+    "torch",
+    "numpy",
+    "pillow",
+    "pytest",
+    "psutil",
+    "av",
+)  # with everything that these require; of them, what is installed
 EXTRA = ("accelerate",)  # device_map and low_cpu_mem_usage need it on every release
 MARKER = "release.json"
 
@@ -38,7 +45,7 @@ class Environment:
 
 
 def parse_version(text: str) -> Tuple[int, ...]:
-    """"4.46.3" -> (4, 46, 3).
+    """ "4.46.3" -> (4, 46, 3).
 
     Raises:
         UserError: for anything but numbers between dots.
@@ -107,10 +114,24 @@ def build_environment(version: str, folder: Path) -> Environment:
         constraints = target / "constraints.txt"
         constraints.write_text(f"torch=={metadata.version('torch')}\n", encoding="utf-8")
         python = _python_of(target)
-        _pip(["--python", str(python), "install", "--quiet", "--no-compile", "-c", str(constraints), f"transformers=={version}", *EXTRA])
+        _pip(
+            [
+                "--python",
+                str(python),
+                "install",
+                "--quiet",
+                "--no-compile",
+                "-c",
+                str(constraints),
+                f"transformers=={version}",
+                *EXTRA,
+            ]
+        )
         packages = _installed(python)
         if packages.get("transformers") != version:
-            raise InstallError(f"pip installed transformers {packages.get('transformers')} where {version} was asked for")
+            raise InstallError(
+                f"pip installed transformers {packages.get('transformers')} where {version} was asked for"
+            )
         replace_text(target / MARKER, json.dumps({"shared": metadata.version("torch"), "packages": packages}, indent=1))
         return Environment(python, packages)
 
@@ -171,7 +192,9 @@ def _closure(names: Sequence[str]) -> List[metadata.Distribution]:
             if "extra ==" not in requirement:
                 waiting.append(re.match(r"[\w.-]+", requirement).group())
     if "torch" not in found:
-        raise UserError(f"torch is not installed for {sys.executable}; run this with the environment whose torch is to be shared")
+        raise UserError(
+            f"torch is not installed for {sys.executable}; run this with the environment whose torch is to be shared"
+        )
     return list(found.values())
 
 
@@ -188,7 +211,9 @@ def _top_levels(distributions: Iterable[metadata.Distribution]) -> List[Path]:
 
 def _installed(python: Path) -> Dict[str, str]:
     names = ("transformers", "huggingface_hub", "tokenizers", "safetensors", "accelerate", "numpy", "torch")
-    code = f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {names!r}}}))"
+    code = (
+        f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {names!r}}}))"
+    )
     return json.loads(subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout)
 
 

@@ -49,7 +49,12 @@ def _byteformer(name: str, architecture: str = "ByteFormerForImageClassification
 
 
 _RAW = {"size": {"shortest_edge": 14}, "crop_size": {"height": 14, "width": 14}, "file_encoding": "fHWC"}
-_JPEG = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}, "file_encoding": "JPEG", "quality": 60}
+_JPEG = {
+    "size": {"shortest_edge": 16},
+    "crop_size": {"height": 16, "width": 16},
+    "file_encoding": "JPEG",
+    "quality": 60,
+}
 VARIANTS = (
     _llava("llava_vit_image", "LlavaViTForImageClassification", golden="llava_vit_base", classifier=5),
     _llava("llava_vit_video", "LlavaViTForVideoClassification", golden="llava_vit_base", classifier=4),
@@ -61,7 +66,9 @@ VARIANTS = (
     _byteformer("byteformer_k4_w16", processor=_RAW),
     _byteformer("byteformer_k8_mixed_windows", processor=_JPEG),
     _byteformer(
-        "byteformer_k32_sinusoidal", "ByteFormerForAudioClassification", processor={"file_encoding": "WAV", "sample_dtype": "int16"}
+        "byteformer_k32_sinusoidal",
+        "ByteFormerForAudioClassification",
+        processor={"file_encoding": "WAV", "sample_dtype": "int16"},
     ),
     _byteformer("byteformer_masked", golden="byteformer_k4_w16", recorded=False, config={"mask_padding": True}),
 )
@@ -89,7 +96,12 @@ def _write_variant(variant: Variant, kit: Path) -> Dict[str, Any]:
     if variant.architecture.endswith("Classification"):
         settings["id2label"] = {index: f"label {index}" for index in range(labels)}
         settings["label2id"] = {label: index for index, label in settings["id2label"].items()}
-    content = {"package": variant.package, "architecture": variant.architecture, "config": settings, "processor": variant.processor}
+    content = {
+        "package": variant.package,
+        "architecture": variant.architecture,
+        "config": settings,
+        "processor": variant.processor,
+    }
     recipe = recipe_from(variant.name, content)
     checkpoint_file = kit / f"{variant.name}.safetensors"
     save_file(weights, checkpoint_file, metadata={"format": "pt"})
@@ -117,7 +129,9 @@ def _golden_model(variant: Variant) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         settings["num_labels"] = variant.classifier
         weights = {f"{PACKAGES[variant.package].base_prefix}{key}": value for key, value in weights.items()}
         generator = torch.Generator().manual_seed(variant.classifier)
-        weights["classifier.weight"] = torch.randn(variant.classifier, settings["hidden_size"], generator=generator) * 0.1
+        weights["classifier.weight"] = (
+            torch.randn(variant.classifier, settings["hidden_size"], generator=generator) * 0.1
+        )
         weights["classifier.bias"] = torch.randn(variant.classifier, generator=generator)
     settings.update(variant.config)
     return settings, weights
@@ -142,7 +156,9 @@ def _write_processed(kit: Path) -> None:
         processor = byteformer.ByteFormerImageProcessor.from_pretrained(str(kit / "folders" / name))
         tensors[f"{name}.image"] = processor(Image.open(kit / "image.png"), return_tensors="pt")["input_ids"]
         tensors[f"{name}.file"] = processor((kit / "image.png").read_bytes(), return_tensors="pt")["input_ids"]
-    extractor = byteformer.ByteFormerFeatureExtractor.from_pretrained(str(kit / "folders" / "byteformer_k32_sinusoidal"))
+    extractor = byteformer.ByteFormerFeatureExtractor.from_pretrained(
+        str(kit / "folders" / "byteformer_k32_sinusoidal")
+    )
     encoded = extractor(tensors["wave"].numpy(), sampling_rate=16000, return_tensors="pt")["input_ids"]
     tensors["byteformer_k32_sinusoidal.wave"] = encoded
     save_file({key: value.contiguous() for key, value in tensors.items()}, kit / "processed.safetensors")
@@ -176,12 +192,33 @@ def run_suite(environment: Environment, kit: Path, selection: Optional[str] = No
         shutil.copytree(SUITE, suite, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.part"))
         shutil.copy(MEASURE, suite)
         home.mkdir()
-        command = [str(environment.python), "-m", "pytest", str(suite), "--rootdir", str(suite), "-q", "--no-header", "--tb=short"]
-        command += ["-p", "no:cacheprovider", "--basetemp", str(Path(scratch) / "tmp"), *(["-k", selection] if selection else [])]
+        command = [
+            str(environment.python),
+            "-m",
+            "pytest",
+            str(suite),
+            "--rootdir",
+            str(suite),
+            "-q",
+            "--no-header",
+            "--tb=short",
+        ]
+        command += [
+            "-p",
+            "no:cacheprovider",
+            "--basetemp",
+            str(Path(scratch) / "tmp"),
+            *(["-k", selection] if selection else []),
+        ]
         started = time.perf_counter()
         try:
             done = subprocess.run(
-                command, cwd=home, env=_clean_environment(kit, report, home), capture_output=True, text=True, timeout=RUN_LIMIT
+                command,
+                cwd=home,
+                env=_clean_environment(kit, report, home),
+                capture_output=True,
+                text=True,
+                timeout=RUN_LIMIT,
             )
             output = done.stdout + done.stderr
         except subprocess.TimeoutExpired:
@@ -193,7 +230,11 @@ def run_suite(environment: Environment, kit: Path, selection: Optional[str] = No
 
 
 def _clean_environment(kit: Path, report: Path, home: Path) -> Dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHON", "PYTEST", "HUGGINGFACE"))}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHON", "PYTEST", "HUGGINGFACE"))
+    }
     return {
         **kept,
         "CONTRACT_KIT": str(kit),
@@ -207,7 +248,9 @@ def _clean_environment(kit: Path, report: Path, home: Path) -> Dict[str, str]:
     }
 
 
-def _result(tests: Dict[str, Dict[str, str]], environment: Environment, seconds: float, failed: Dict[str, str], output: str) -> Dict[str, Any]:
+def _result(
+    tests: Dict[str, Dict[str, str]], environment: Environment, seconds: float, failed: Dict[str, str], output: str
+) -> Dict[str, Any]:
     outcomes: Dict[str, List[Tuple[str, str]]] = {"passed": [], "failed": list(failed.items()), "not applicable": []}
     for name, entry in tests.items():
         outcomes[entry["outcome"]].append((name, entry["reason"]))

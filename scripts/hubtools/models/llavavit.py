@@ -299,7 +299,9 @@ def video_defaults(config: Any, images: Mapping[str, Any]) -> Dict[str, Any]:
     """The video processor's settings by the model's sizes and by what `images` says of pictures."""
     patch = config.patch_size
     stated = images["crop_size"] if images.get("do_center_crop", True) else images["size"]
-    side = min(SIDE, *(stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else [stated]))
+    side = min(
+        SIDE, *(stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else [stated])
+    )
     return {
         "size": max(patch, side // patch * patch),
         "patch_size": patch,

@@ -20,7 +20,22 @@ VIDEO_PROCESSOR_NAME = "video_preprocessor_config.json"
 EXAMPLE_NAME = "example_usage.py"
 EXAMPLES = Path(__file__).resolve().parents[1] / "assembly" / "templates"
 IGNORED_FOLDERS = (".git", ".cache")  # kept by git and by hub downloads; neither is uploaded
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5", ".keras", ".msgpack", ".mar", ".nemo")
+PICKLED = (
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".npy",
+    ".npz",
+    ".h5",
+    ".keras",
+    ".msgpack",
+    ".mar",
+    ".nemo",
+)
 EXECUTABLE = (".py", ".pyc", ".pyo", ".pyd", ".pyw", ".ipynb", ".sh", ".bash", ".zsh", ".bat", ".cmd", ".ps1", ".so", ".dylib",
               ".dll", ".exe", ".com", ".jar", ".js", ".wasm", ".whl", ".egg", ".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")  # fmt: skip
 MAGIC = (  # what a file is, whatever it is called
@@ -30,7 +45,9 @@ MAGIC = (  # what a file is, whatever it is called
     (re.compile(rb"\x7fELF|MZ|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe"), "a program"),
 )
 ROUGHLY_NONE = 10**7  # parameters that a wrong size may add and still be told by loading the model
-ATTENTION_KEY = re.compile(r"_?attn_implementation\w*|_?attention_implementation|_?attn_\w*_internal|_?use_(flash_attention|sdpa|flex_attention)\w*|_flash_attn\w*")
+ATTENTION_KEY = re.compile(
+    r"_?attn_implementation\w*|_?attention_implementation|_?attn_\w*_internal|_?use_(flash_attention|sdpa|flex_attention)\w*|_flash_attn\w*"
+)
 
 
 def read_config(folder: Path) -> dict:
@@ -83,7 +100,9 @@ def architecture_of(config: dict, package: Package) -> str:
     named = config.get("architectures")
     if isinstance(named, list) and len(named) == 1 and named[0] in package.models.values():
         return named[0]
-    raise CheckFailed(f"{CONFIG_NAME} has architectures {shown(named)}; accepted: a list of one of {', '.join(package.models.values())}")
+    raise CheckFailed(
+        f"{CONFIG_NAME} has architectures {shown(named)}; accepted: a list of one of {', '.join(package.models.values())}"
+    )
 
 
 def check_amount(config: dict, package: Package, tensors: Dict[str, Tensor]) -> None:
@@ -94,7 +113,9 @@ def check_amount(config: dict, package: Package, tensors: Dict[str, Tensor]) -> 
     """
     described, held = described_by(package, config), sum(prod(tensor.shape) for tensor in tensors.values())
     if described > 2 * held + ROUGHLY_NONE:
-        raise CheckFailed(f"{CONFIG_NAME} describes a model of {described:,} parameters, the weights hold {held:,} (sizes such as num_hidden_layers are wrong)")
+        raise CheckFailed(
+            f"{CONFIG_NAME} describes a model of {described:,} parameters, the weights hold {held:,} (sizes such as num_hidden_layers are wrong)"
+        )
 
 
 def check_files(folder: Path, package: Optional[Package]) -> str:
@@ -158,7 +179,10 @@ def check_sizes(config: dict, package: Package, tensors: Dict[str, Tensor]) -> N
 
 def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str, Tensor]) -> str:
     """config.json and preprocessor_config.json say what every release of transformers needs, and nothing that harms."""
-    problems = [f"{CONFIG_NAME} holds the attention setting {key}, which would be obeyed everywhere" for key in attention_keys(config)]
+    problems = [
+        f"{CONFIG_NAME} holds the attention setting {key}, which would be obeyed everywhere"
+        for key in attention_keys(config)
+    ]
     problems += _dtype_problems(config, tensors)
     problems += _auto_map_problems(CONFIG_NAME, config.get("auto_map"), package.auto_map(), package)
     if (folder / PROCESSOR_NAME).is_file():
@@ -168,19 +192,31 @@ def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str
     if package.video_processor:
         problems += _video_problems(folder, config, package)
     architecture = architecture_of(config, package)
-    return fail_if(problems, f"{architecture}, {config.get('torch_dtype')}, auto_map names {', '.join(config.get('auto_map') or ())}")
+    return fail_if(
+        problems,
+        f"{architecture}, {config.get('torch_dtype')}, auto_map names {', '.join(config.get('auto_map') or ())}",
+    )
 
 
 def _video_problems(folder: Path, config: dict, package: Package) -> List[str]:
     """What keeps `AutoProcessor` and `AutoVideoProcessor` from the package's video processor, and the processor from the model."""
-    problems, expected = [], {PROCESSOR_NAME: package.video_processor.image_auto_map, VIDEO_PROCESSOR_NAME: package.video_processor.auto_map}
+    problems, expected = (
+        [],
+        {
+            PROCESSOR_NAME: package.video_processor.image_auto_map,
+            VIDEO_PROCESSOR_NAME: package.video_processor.auto_map,
+        },
+    )
     for name in expected:
         if (folder / name).is_file():
             problems += _auto_map_problems(name, _read_json(folder / name).get("auto_map"), expected[name], package)
     if not (folder / VIDEO_PROCESSOR_NAME).is_file():
         return problems
     stated = _read_json(folder / VIDEO_PROCESSOR_NAME)
-    for key, wanted in (("video_processor_type", package.video_processor.class_name), ("patch_size", config.get("patch_size"))):
+    for key, wanted in (
+        ("video_processor_type", package.video_processor.class_name),
+        ("patch_size", config.get("patch_size")),
+    ):
         if wanted is not None and stated.get(key) != wanted:
             problems.append(f"{VIDEO_PROCESSOR_NAME} has {key} {shown(stated.get(key))}, not {wanted}")
     return problems

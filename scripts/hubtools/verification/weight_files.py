@@ -35,7 +35,9 @@ def read_tensors(folder: Path) -> Dict[str, Tensor]:
     if single.exists() and index.exists():
         raise DamagedFile(f"both {WEIGHTS_NAME} and {INDEX_NAME} are present; which holds the weights is undecided")
     if not single.exists() and not index.exists():
-        raise DamagedFile(f"neither {WEIGHTS_NAME} nor {INDEX_NAME} is present; found: {', '.join(present) or 'no safetensors file'}")
+        raise DamagedFile(
+            f"neither {WEIGHTS_NAME} nor {INDEX_NAME} is present; found: {', '.join(present) or 'no safetensors file'}"
+        )
     try:
         weight_map, total_size = read_index(index) if index.exists() else (None, None)
     except UserError as error:
@@ -62,7 +64,11 @@ def _check_index(weight_map: Mapping[str, str], total_size: Optional[int], tenso
     """Fails where an index and its shards disagree about a tensor or about the total size."""
     problems = [f"{INDEX_NAME} places {name} in {file}, which does not hold it" for name, file in weight_map.items()
                 if name not in tensors or tensors[name].file != file]  # fmt: skip
-    problems += [f"{tensor.file} holds {name}, which {INDEX_NAME} does not list" for name, tensor in tensors.items() if name not in weight_map]
+    problems += [
+        f"{tensor.file} holds {name}, which {INDEX_NAME} does not list"
+        for name, tensor in tensors.items()
+        if name not in weight_map
+    ]
     size = sum(tensor.nbytes for tensor in tensors.values())
     if total_size is not None and total_size != size:
         problems.append(f"{INDEX_NAME} states a total size of {total_size} bytes, the shards hold {size}")

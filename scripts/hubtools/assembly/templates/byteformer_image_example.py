@@ -18,7 +18,11 @@ processor = AutoImageProcessor.from_pretrained(FOLDER, trust_remote_code=True)
 if processor.file_encoding is None:  # this model reads files as they are
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else bytes(range(256)) * 4
 else:
-    source = Image.open(sys.argv[1]) if len(sys.argv) > 1 else Image.effect_mandelbrot((320, 240), (-3, -2.5, 2, 2.5), 100).convert("RGB")
+    source = (
+        Image.open(sys.argv[1])
+        if len(sys.argv) > 1
+        else Image.effect_mandelbrot((320, 240), (-3, -2.5, 2, 2.5), 100).convert("RGB")
+    )
 inputs = processor(source, return_tensors="pt")
 # A model for small files takes fewer bytes than this may have.
 longest = model.config.max_position_embeddings * model.config.conv_kernel_size // 2
