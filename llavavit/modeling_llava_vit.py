@@ -934,7 +934,7 @@ class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _can_record_outputs = {"hidden_states": LlavaViTEncoderLayer, "attentions": LlavaViTAttention}
-    _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead", "LlavaViTMerger"]
+    _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -294,7 +294,7 @@ def test_odd_files_that_are_fine(tmp_path, files, frames):
         videos=write_video(tmp_path / "grey.mkv", frames, "ffv1", "gray16le")
     )  # 16 bits, scaled by FFmpeg
     luminance = [np.asarray(Image.fromarray(frame).convert("L")) for frame in frames]
-    assert np.abs(grey["pixel_values"] - processor()(videos=luminance)["pixel_values"]).max() < 0.1
+    assert np.abs(grey["pixel_values"] - processor()(videos=luminance)["pixel_values"]).mean() < 0.05
     address_like = tmp_path / "http:clip.mp4"
     address_like.write_bytes((files / "h264.mp4").read_bytes())
     assert processor()(videos=address_like)["pixel_values"].shape[2] == 8

@@ -120,7 +120,7 @@ def frames_ignored(outputs, inputs):
         (not_finite, "image", "NaN or infinity: .*pooler_output"),
         (constant, "batch", "different inputs give the same output"),
         (leaking, "batch", "in a batch and alone: last_hidden_state differs by"),
-        (sorting, "sparse", "reversed: last_hidden_state differs by"),
+        (sorting, "sparse", "backwards: last_hidden_state differs by"),
         (few_states, "image", "number of hidden states: 2, expected 3"),
         (writing, "image", "changed by the model: pixel_values"),
         (frames_ignored, "video", r"shape of last_hidden_state: \(1, 6, 64\), expected \(1, 18, 64\)"),
