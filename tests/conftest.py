@@ -3,7 +3,24 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 for folder in (ROOT, ROOT / "scripts", ROOT / "tests", *(ROOT / "tests" / name for name in ("models", "hub"))):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+@pytest.fixture
+def own_module_cache(tmp_path, monkeypatch):
+    """A cache of remote code that no other test sees: transformers keeps it by content, Python by name."""
+    forget_remote_code()
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    yield
+    forget_remote_code()
+
+
+def forget_remote_code():
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        del sys.modules[name]

@@ -3,6 +3,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from llava_vit_helpers import clip, relative_error, tiny_model
 from transformers import AutoBackbone
@@ -33,6 +34,7 @@ def test_feature_maps_are_the_chosen_hidden_states_as_maps():
     )
 
 
+@pytest.mark.usefixtures("own_module_cache")
 @torch.no_grad()
 def test_loaded_from_any_folder_of_the_family_and_saved_again(tmp_path, monkeypatch):
     # Newer releases take for a timm model what the Hub does not know as a repository, folders too.

@@ -20,10 +20,7 @@ AUTO = {
 }
 
 
-@pytest.fixture(autouse=True)
-def own_module_cache(tmp_path, monkeypatch):
-    """Remote code is cached by content; a cache of its own keeps this test from seeing another's."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+pytestmark = pytest.mark.usefixtures("own_module_cache")
 
 
 @pytest.mark.parametrize("auto_class", AUTO)
