@@ -119,7 +119,7 @@ SPECIAL = {
     "window_shifts": either(listed(integer(0, MAX_LARGE), 1024), NULL),
     "downsample": either(listed(FLAG, 1024), NULL),
     "out_hidden_size": either(integer(1, SIZES["hidden_size"]), NULL),
-    "out_features": either(listed(WORD, 1025), NULL),
+    "out_features": either(listed(text(r"\A(stem|stage[0-9]{1,4})\Z", "a stage, such as stage2", 10), 1025), NULL),
     "out_indices": either(listed(integer(-1025, 1024), 1025), NULL),
     **LABELS,
 }
