@@ -55,8 +55,6 @@ def through_pipeline(folder, data):
     return round(100 * sum(right) / len(right), 2), answers
 
 
-
-
 def test_pictures_of_any_size_are_learned_as_the_pipeline_reads_them(tmp_path):
     data, start = folder_of(tmp_path / "pictures", BRIGHTNESS, write_picture, ".png"), start_from(tmp_path)
     reported = trained(start, data, tmp_path / "native", "--max-steps", "20", *NATIVE)

@@ -236,7 +236,9 @@ def _separator(recipe: Recipe, config: Any):
 def _reading(recipe: Recipe, processor: Any, kind: str) -> str:
     """How files become inputs, for the card."""
     if kind == "videos":
-        chosen = "all" if processor.selection == "none" else f"{processor.max_visible_patches:,} by {processor.selection}"
+        chosen = (
+            "all" if processor.selection == "none" else f"{processor.max_visible_patches:,} by {processor.selection}"
+        )
         return f"{processor.num_frames} frames of each, of whose patches {chosen}"
     if _is_native(recipe):
         return f"at their own size and aspect, in at most {processor.max_num_patches:,} patches each"

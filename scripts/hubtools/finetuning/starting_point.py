@@ -46,10 +46,14 @@ def with_native_resolution(recipe: Recipe, max_num_patches: Optional[int]) -> Re
         UserError: the model reads no pixels, or its processor scales their values in another way.
     """
     if not recipe.package.processors_if_named:
-        raise UserError(f"--native-resolution is for models that read pixels; {recipe.name} reads {recipe.package.inputs}")
+        raise UserError(
+            f"--native-resolution is for models that read pixels; {recipe.name} reads {recipe.package.inputs}"
+        )
     stated = {**CLIP_DEFAULTS, **recipe.processor}
     if not stated["do_rescale"] or abs(stated["rescale_factor"] * 255 - 1) > 1e-6:
-        raise UserError(f"--native-resolution scales pixels to [0, 1]; the processor of {recipe.name} scales them otherwise")
+        raise UserError(
+            f"--native-resolution scales pixels to [0, 1]; the processor of {recipe.name} scales them otherwise"
+        )
     kept = {key: stated[key] for key in ("image_mean", "image_std", "max_num_patches") if key in stated}
     if not stated["do_normalize"]:
         kept.update(image_mean=[0.0] * 3, image_std=[1.0] * 3)

@@ -263,7 +263,9 @@ def try_processor(probe, processor) -> str:
     patch = config["patch_size"]
     if "grid_thw" in inputs:
         if pixels.shape[1] != config["num_channels"] * patch**2:
-            probe.fail(f"it makes patches of {pixels.shape[1]} values, the model's have {config['num_channels']} x {patch} x {patch}")
+            probe.fail(
+                f"it makes patches of {pixels.shape[1]} values, the model's have {config['num_channels']} x {patch} x {patch}"
+            )
         return f"a picture becomes a pack of {len(pixels)} patches"
     if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
         probe.fail(
