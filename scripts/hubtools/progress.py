@@ -19,6 +19,13 @@ def byte_bar(what: str, total: int) -> Iterator[Progress]:
         yield bar.update
 
 
+@contextlib.contextmanager
+def item_bar(what: str, total: int) -> Iterator[Progress]:
+    """The same over `total` things."""
+    with tqdm(total=total, desc=what, leave=False, disable=not sys.stderr.isatty()) as bar:
+        yield bar.update
+
+
 def byte_bar_named(what: str) -> Bar:
     return functools.partial(byte_bar, what)
 

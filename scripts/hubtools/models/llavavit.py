@@ -94,6 +94,7 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
     }
 
 
+NATIVE_PROCESSOR = "LlavaViTImageProcessor"
 SIDE = 224  # pixels of a clip's frames, where the pictures are no smaller
 
 # Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
@@ -257,8 +258,15 @@ def try_processor(probe, processor) -> str:
     """Runs a folder's processor on a picture."""
     import torch
 
-    pixels = processor(images=probe.picture(), return_tensors="pt")["pixel_values"]
-    patch = probe.model_config()["patch_size"]
+    inputs = processor(images=probe.picture(), return_tensors="pt")
+    pixels, config = inputs["pixel_values"], probe.model_config()
+    patch = config["patch_size"]
+    if "grid_thw" in inputs:
+        if pixels.shape[1] != config["num_channels"] * patch**2:
+            probe.fail(
+                f"it makes patches of {pixels.shape[1]} values, the model's have {config['num_channels']} x {patch} x {patch}"
+            )
+        return f"a picture becomes a pack of {len(pixels)} patches"
     if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
         probe.fail(
             f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}"
@@ -273,6 +281,20 @@ def default_processor(config: Any) -> Dict[str, Any]:
     block = 1 if config.out_hidden_size is None else config.patch_size * config.spatial_merge_size
     side = max(block, config.image_size // block * block)
     return {"size": side, "crop_size": side}
+
+
+def native_defaults(config: Any) -> Dict[str, Any]:
+    """What the processor of native resolution must have of the model: patches, and the merger's blocks."""
+    merge = 1 if config.out_hidden_size is None else config.spatial_merge_size
+    return {"patch_size": config.patch_size, "merge_size": merge}
+
+
+def subject(recipe: Any, config: Any) -> Optional[str]:
+    """The templates of a vision tower, and those of a classifier of images at native resolution."""
+    if recipe.auto_class == "AutoModel":
+        return "tower" if is_tower(config) else None
+    native = recipe.processor_auto_class is not None and recipe.auto_class == "AutoModelForImageClassification"
+    return "native" if native else None
 
 
 def is_tower(config: Any) -> bool:
@@ -423,7 +445,10 @@ PACKAGE = Package(
     aliases=("onevision_encoder",),
     inert_keys=("tokens_per_second",),
     hosts={"llava_onevision2": Host("vision_config", {"use_head": False}, {"temporal_patch_size": 1})},
-    subject=lambda config: "tower" if is_tower(config) else None,
+    subject=subject,
+    processors={"AutoImageProcessor": ("image_processing_llava_vit", NATIVE_PROCESSOR)},
+    processors_if_named=True,
+    own_defaults=native_defaults,
     inputs="pixels",
     layouts=LAYOUTS,
     sizes=sizes,
@@ -432,7 +457,12 @@ PACKAGE = Package(
     default_processor=default_processor,
     try_processor=try_processor,
     video_processor=VideoProcessor(
-        modules=("video_processing_llava_vit", "video_reading_llava_vit", "video_selection_llava_vit"),
+        modules=(
+            "video_processing_llava_vit",
+            "video_reading_llava_vit",
+            "video_selection_llava_vit",
+            "image_processing_llava_vit",
+        ),
         class_name="LlavaViTVideoProcessor",
         defaults=video_defaults,
         try_processor=try_video_processor,
