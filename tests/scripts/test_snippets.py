@@ -27,6 +27,8 @@ from sklearn.datasets import load_digits, load_sample_image
 from terminal import run_in_terminal
 from video_clips import moving_object, write_video
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+COLD = Path(sys.executable)  # a Python that has not imported anything yet
 DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md"]
 # One recipe for every template of a model card.
 CARDS = [
@@ -105,15 +107,15 @@ def environment(desk: Path, **more):
     own = {
         "HF_HOME": str(desk / "cache"),
         "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{COLD.parent}:{os.environ['PATH']}",
     }
     return {**os.environ, **more, **own}
 
 
-def run_python(desk: Path, code: str) -> subprocess.CompletedProcess:
+def run_python(desk: Path, code: str, python: object = None) -> subprocess.CompletedProcess:
     (desk / "snippets.py").write_text(code, encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "snippets.py"],
+        [python or sys.executable, "snippets.py"],
         cwd=desk,
         env=environment(desk, HF_HUB_OFFLINE="1"),
         capture_output=True,
@@ -146,7 +148,7 @@ def test_python_of_the_documents(desk, name):
 def test_the_first_snippet_runs_on_what_the_repository_holds_and_warns_of_nothing(desk):
     first = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")[0]
     assert "your-name" not in first and len(first.strip().splitlines()) <= 3
-    ran = run_python(desk, first)
+    ran = run_python(desk, first, COLD)
     assert ran.stdout == "7\n"
     said = [
         line for line in re.split(r"[\r\n]+", ran.stderr) if line.strip() and not line.startswith("Loading weights")
