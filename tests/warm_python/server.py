@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -34,6 +35,8 @@ def import_libraries() -> None:
         AutoProcessor,
         PreTrainedModel,
         ProcessorMixin,
+        Trainer,
+        TrainingArguments,
         pipeline,
     )
 
@@ -69,12 +72,15 @@ def supervise(connection: socket.socket, command: str) -> None:
     for stream in streams:
         os.close(stream)
     ended = os.pidfd_open(worker)
-    ready, _, _ = select.select([ended, connection], [], [])
-    if ended not in ready:
-        os.killpg(worker, signal.SIGKILL)
+    while ended not in select.select([ended, connection], [], [])[0]:
+        for number in connection.recv(1):
+            os.kill(worker, number)
+            break
+        else:  # whoever asked has gone
+            os.killpg(worker, signal.SIGKILL)
+            os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-    if ended in ready:
-        connection.sendall(str(status).encode())
+    connection.sendall(str(status).encode())
     os._exit(0)
 
 
@@ -86,6 +92,8 @@ def run_and_exit(request: dict, streams: list, command: str) -> None:
         sys.executable = command
         os.chdir(request["folder"])
         take_environment(request["environment"])
+        for limit, amounts in request["limits"]:
+            resource.setrlimit(limit, amounts)
         code = run(list(request["arguments"]))
     except BaseException:
         traceback.print_exc()
@@ -120,7 +128,9 @@ def run(arguments: list) -> int:
     if what.startswith("-"):
         raise SystemExit(f"the warm interpreter does not know the option {what}")
     if not isolated:
-        path.insert(0, {"-c": "", "-m": os.getcwd()}.get(kind) if kind != "file" else os.path.dirname(os.path.realpath(what)))
+        path.insert(
+            0, {"-c": "", "-m": os.getcwd()}.get(kind) if kind != "file" else os.path.dirname(os.path.realpath(what))
+        )
     sys.path[:0] = path
     sys.argv = [kind if kind != "file" else what, *arguments]
     try:
