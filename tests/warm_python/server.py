@@ -78,6 +78,7 @@ def supervise(connection: socket.socket, command: str) -> None:
             break
         else:  # whoever asked has gone
             os.killpg(worker, signal.SIGKILL)
+            os.waitpid(worker, 0)
             os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
     connection.sendall(str(status).encode())
