@@ -81,6 +81,8 @@ def build_parser() -> ArgumentParser:
 def main(argv=None) -> int:
     arguments = build_parser().parse_args(argv)
     check_arguments(arguments)
+    # Read once, when torch is loaded: threads that wait for one another leave their cores to the processes that decode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     check_installed(arguments.engine)
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
     from hubtools.embedding.run import embed
