@@ -16,6 +16,8 @@ from small import LLAVA_VIT_TOML, write_recipe
 from test_examples import run_isolated_code
 from video_clips import moving_object, write_video
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 PACKAGE = PACKAGES["llavavit"]
 TOML = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification").replace(
     "[card]", "[video_processor]\nnum_frames = 8\n\n[card]"
