@@ -143,6 +143,8 @@ class Case:
         output: key of the outputs, a named tuple or dictionary, whose largest difference is reported.
         loads: inputs over which the time per unit of work should stay the same.
         unit: what `Load.units` counts.
+        largest: makes the inputs of the largest sample of a pack alone, whose peak memory the pack's is held against.
+        heavy: whether it takes minutes, and is measured only when it is named.
     """
 
     name: str
@@ -154,6 +156,8 @@ class Case:
     output: str
     loads: Tuple[Load, ...] = ()
     unit: str = ""
+    largest: Optional[Callable[[Any], Dict[str, Any]]] = None
+    heavy: bool = False
 
 
 @dataclass(frozen=True)
