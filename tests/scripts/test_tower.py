@@ -23,6 +23,8 @@ from measure import OUTPUTS, relative_error
 from safetensors.torch import load_file, save_file
 from small import call, write_recipe
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 NAMES = ("tower_whole", "tower_windows")
 
 FRESH = """
