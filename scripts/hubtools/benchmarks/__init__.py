@@ -1,1 +1,15 @@
-"""Benchmark cases as data, and how their time and memory are measured."""
+"""Benchmark cases as data, and how their time and memory are measured. Naming a case takes no torch."""
+
+from typing import Dict
+
+from ..errors import UserError
+from ..facts import Case
+from ..packages import PACKAGES
+
+CASES: Dict[str, Case] = {case.name: case for package in PACKAGES.values() for case in package.cases}
+
+
+def case_named(name: str) -> Case:
+    if name not in CASES:
+        raise UserError(f"unknown case {name!r}; known: {', '.join(CASES)}")
+    return CASES[name]
