@@ -9,24 +9,34 @@ its users would run it: the memory that one has freed would make the other's all
 reference / model, so above 1 the model is faster. The ceiling is what it would be if the model took no longer than its
 matrix products take at the machine's best speed for large ones. Peak memory is the rise of the process's resident set
 during one forward, over the model at rest. The last line is one JSON document.
+
+Cases of their own, which run when they are named and take no reference:
+
+    python scripts/benchmark.py --case video-file     # from a video file to the model's input, beside decoding alone
+    python scripts/benchmark.py --case video-recall   # which of the patches that matter each selection keeps
+    python scripts/benchmark.py --case video-digits   # trains on panned clips, once with each selection: many minutes
 """
 
 from hubtools import isolation  # noqa: F401 (first: see there)
 
 # isort: split
+import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from hubtools.benchmarks.measure import can_measure_peak
 from hubtools.benchmarks.models import CASES, OURS, REFERENCE, case_named, load_reference, reference_file
 from hubtools.benchmarks.timing import measure_loads, measure_times
 from hubtools.benchmarks.worker import Worker
+from hubtools.clips import need_av
 from hubtools.errors import ArgumentParser, UserError, run_script
 
 MIB = 2**20
+# Cases that are no model beside a reference: modules of hubtools.benchmarks with `measure` and `describe`.
+OWN = ("video-file", "video-recall", "video-digits")
 
 
 def positive(text: str) -> int:
@@ -38,7 +48,9 @@ def positive(text: str) -> int:
 
 def parse(argv: Optional[Sequence[str]]):
     parser = ArgumentParser(prog="benchmark.py", description=__doc__)
-    parser.add_argument("--case", action="append", help=f"repeatable; default: all of {', '.join(CASES)}")
+    parser.add_argument(
+        "--case", action="append", help=f"repeatable; default: all of {', '.join(CASES)}; besides: {', '.join(OWN)}"
+    )
     parser.add_argument(
         "--reference", metavar="FILE.py:NAME", help="NAME(config: dict) -> torch.nn.Module; default: the case's"
     )
@@ -92,18 +104,39 @@ def describe(result: Dict[str, object]) -> str:
     )
 
 
+def check_case(name: str, arguments) -> None:
+    """Before anything is measured."""
+    if name not in (*CASES, *OWN):
+        raise UserError(f"unknown case {name!r}; known: {', '.join((*CASES, *OWN))}")
+    if name in OWN:
+        need_av(f"case {name}")
+        if arguments.reference:
+            raise UserError(f"--reference: case {name} compares no models; leave it out")
+
+
+def run_case(name: str, arguments) -> Tuple[Dict[str, object], str]:
+    """What was measured, and how it is told."""
+    if name in CASES:
+        result = measure(name, arguments)
+        return result, describe(result)
+    case = importlib.import_module(f"hubtools.benchmarks.{name.replace('-', '_')}")
+    result = {"case": name, "threads": arguments.threads, **case.measure(arguments.repeats, arguments.threads)}
+    return result, case.describe(result)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parse(argv)
     names = arguments.case or list(CASES)
     for name in names:
-        case_named(name)
+        check_case(name, arguments)
     if arguments.json and not arguments.json.parent.is_dir():
         raise UserError(f"the folder of --json does not exist: {arguments.json.parent}")
     torch.set_num_threads(arguments.threads)
     results = []
     for name in names:
-        results.append(measure(name, arguments))
-        print(describe(results[-1]), flush=True)
+        result, told = run_case(name, arguments)
+        results.append(result)
+        print(told, flush=True)
     document = json.dumps({"torch": torch.__version__, "results": results})
     if arguments.json:
         arguments.json.write_text(document + "\n")
