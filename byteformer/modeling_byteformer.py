@@ -76,11 +76,13 @@ UNUSED_KEYWORDS = ("num_items_in_batch", "use_cache", "return_loss", "output_rou
 def require(condition: bool, message: str, *values: object) -> None:
     """Refuses an input: ValueError with the values in the message's places, a tensor as its dtype and shape."""
     if not condition:
-        raise ValueError(message.format(*(describe(value) for value in values)))
+        tensor = "{0.dtype} of shape {1}"
+        shown = (tensor.format(x, tuple(x.shape)) if isinstance(x, torch.Tensor) else x for x in values)
+        raise ValueError(message.format(*shown))
 
 
-def describe(value: object) -> object:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
+def require_tensor(name: str, value: object) -> None:
+    require(isinstance(value, torch.Tensor), "{} must be a torch.Tensor, got {}", name, type(value).__name__)
 
 
 def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
@@ -108,16 +110,12 @@ def has_values(tensor: torch.Tensor) -> bool:
 
 
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
-    """Which of `count` hidden states to return: all for True, else those numbered (from the end where negative).
-
-    The others are None in the output, as in transformers' own models: the numbers stay what they are.
-    """
+    """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
         return set(range(count)) if asked else set()
     chosen = [asked] if isinstance(asked, int) else list(asked)
-    valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
     rule = "output_hidden_states must be True, False or numbers from {} to {}, got {}"
-    require(valid, rule, -count, count - 1, asked)
+    require(all(isinstance(n, int) and -count <= n < count for n in chosen), rule, -count, count - 1, asked)
     return {number % count for number in chosen}
 
 
@@ -174,30 +172,19 @@ def without_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bo
 
 
 def attention_backend(config, query: torch.Tensor, masked: bool = False, output_attentions: bool = False) -> str:
-    """The name of the implementation that computes attention for this call.
-
-    Raises:
-        ValueError: The configured one is neither one of ours nor offered by the installed transformers.
-    """
+    """The name of the implementation that computes attention for this call; ValueError for one that nobody offers."""
     name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
     name = without_obstacle(name, query, masked)
-    known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
-    offered = ", ".join(sorted(known))
-    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, offered)
+    known = sorted({*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS})
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(known))
     return name
 
 
 def attend(module, query, key, value, mask=None, output_attentions=False):
     """Attention of one layer by the backend that its configuration names at this call.
 
-    Args:
-        module: Has `config`, `scaling`, `dropout` and `is_causal = False`, which transformers' own functions read.
-        query, key, value: (B, A, N, d).
-        mask: (B, 1, N or 1, N) bool, True where a query may look; or None.
-        output_attentions: Whether to return the probabilities, through the eager backend.
-
-    Returns:
-        (B, N, A, d) and the (B, A, N, N) probabilities or None.
+    (B, A, N, d), mask (B, 1, N or 1, N) bool, True where a query may look -> (B, N, A, d) and, where asked for, the
+    probabilities (B, A, N, N). `module` has `config`, `scaling`, `dropout`, and `is_causal = False` for transformers.
     """
     name = attention_backend(module.config, query, mask is not None, output_attentions)
     if mask is not None and name != "sdpa":
@@ -241,23 +228,14 @@ class AttentionBackendMixin:
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
 ) -> torch.Tensor:
-    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+    """The loss of logits (B, num_labels) by `config.problem_type`, which the first labels decide where it is open.
 
-    One label: regression, squared error. Integer labels, one class each (-100 is ignored): cross entropy. Others
-    (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the type is kept in the
-    configuration, where pipelines read it.
-
-    Args:
-        logits: (B, num_labels).
-        labels: As above; (B,) and (B, 1) are the same.
-        config: `num_labels` and `problem_type`.
-        num_items_in_batch: What the sum is divided by, from Trainer: the labels of all batches that are accumulated.
-            None for the mean.
-
-    Raises:
-        ValueError: The labels do not fit the problem type, or the type is unknown.
+    One label: regression, squared error. Integer labels (B,) or (B, 1), one class each (-100 is ignored): cross
+    entropy. Others (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the
+    type is kept in the configuration, where pipelines read it. `num_items_in_batch`, from Trainer, is what the sum is
+    divided by: the labels of all batches that are accumulated; None for the mean. ValueError where labels do not fit.
     """
-    require(isinstance(labels, torch.Tensor), "labels must be a torch.Tensor, got {}", type(labels).__name__)
+    require_tensor("labels", labels)
     several = "single_label_classification" if is_integer(labels) else "multi_label_classification"
     problem_type = config.problem_type or ("regression" if config.num_labels == 1 else several)
     check_labels(labels, logits, problem_type)
@@ -280,7 +258,7 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) 
     require(problem_type in known, "problem_type must be one of {}, got {!r}", ", ".join(known), problem_type)
     batch, num_labels = logits.shape
     if problem_type != "single_label_classification":
-        fits = labels.shape[:1] == logits.shape[:1] and labels.numel() == logits.numel() and not labels.is_complex()
+        fits = labels.shape[:1] == (batch,) and labels.numel() == logits.numel() and not labels.is_complex()
         require(fits, "labels for {} must be numbers of shape {}, got {}", problem_type, (batch, num_labels), labels)
         if problem_type == "multi_label_classification" and has_values(labels):
             wrong = labels[~((labels >= 0) & (labels <= 1))]
