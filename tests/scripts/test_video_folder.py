@@ -136,7 +136,7 @@ def test_settings_of_a_recipe_that_cannot_be(tmp_path, line, said):
         (
             "preprocessor_config.json",
             lambda content: content["auto_map"].update(AutoImageProcessor="evil.Evil"),
-            "has AutoImageProcessor; known",
+            "points AutoImageProcessor to 'evil.Evil'",
         ),
         (
             "video_preprocessor_config.json",

@@ -21,6 +21,8 @@ def measure(name: str, arguments) -> Dict[str, object]:
     result["peak_bytes"] = peaks
     known = None not in peaks.values() and peaks[REFERENCE] > 0
     result["memory_ratio"] = peaks[OURS] / peaks[REFERENCE] if known else None
+    if case.largest and known:
+        result["pack_bytes"] = measure_pack(name, reference, arguments.threads)
     if case.loads:
         result["time_per_unit"] = measure_loads(case, reference, arguments.repeats, arguments.threads)
     return result
@@ -32,6 +34,23 @@ def measure_peak(name: str, which: str, reference: str, threads: int) -> Optiona
         return None
     with Worker(name, which, reference, threads) as worker:
         return worker.peak_bytes()
+
+
+def measure_pack(name: str, reference: str, threads: int) -> Dict[str, int]:
+    with Worker(name, OURS, reference, threads) as worker:
+        return worker.memory_of_pack()
+
+
+def described_pack(result: Dict[str, object]) -> str:
+    """How many times the memory of its largest sample alone a pack takes, apart from its inputs and output."""
+    if "pack_bytes" not in result:
+        return ""
+    alone, held = (result["pack_bytes"][key] for key in ("largest_alone", "inputs_and_output"))
+    times = (result["peak_bytes"][OURS] - held) / alone
+    return (
+        f"; largest sample alone {alone / MIB:.0f} MiB, inputs and output {held / MIB:.0f} MiB: "
+        f"without these {times:.2f} times the largest alone"
+    )
 
 
 def describe(result: Dict[str, object]) -> str:
@@ -51,5 +70,5 @@ def describe(result: Dict[str, object]) -> str:
     return (
         f"{result['case']}: median {medians[OURS]:.3f} against {medians[REFERENCE]:.3f} s, ratio {result['time_ratio']:.2f} "
         f"(ceiling {result['ratio_ceiling']:.2f}); "
-        f"peak memory {memory}; largest difference {result['largest_difference']:.1e} of {result['largest_magnitude']:.1e}{scaling}"
+        f"peak memory {memory}; largest difference {result['largest_difference']:.1e} of {result['largest_magnitude']:.1e}{described_pack(result)}{scaling}"
     )
