@@ -12,7 +12,6 @@ for folder in (ROOT, ROOT / "scripts", ROOT / "tests", *(ROOT / "tests" / name f
 
 from warm_python import WarmPython  # noqa: E402 (tests/ is on the path from here on)
 
-
 # Whole files go to the workers one after the other: those that take long come first, so that all end together.
 LONG_FIRST = ("releases/test_releases", "scripts/test_snippets", "scripts/test_terminal", "hub", "embedding", "scripts")
 
