@@ -3,7 +3,8 @@
 import math
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ..facts import Case, Host, Layout, Package, Shapes, VideoProcessor, blocks, rules, same
+from ..errors import UserError
+from ..facts import Case, Graph, Host, Layout, Package, Shapes, VideoProcessor, blocks, rules, same
 
 ROTARY_BUFFERS = (r"(^|\.)(video_rope|rotary_emb|rope)\.", r"(^|\.)inv_freq\w*$")
 LAYER = "encoder.layers.{i}."
@@ -407,6 +408,85 @@ CASES = (
 )
 
 
+# --- exported graphs
+
+# Of export and comparison: frames, and rows and columns of blocks, which are one patch without a merger.
+GRIDS = (
+    (3, 3, 4), (1, 1, 1), (1, 1, 2), (1, 2, 1), (1, 3, 3), (1, 4, 2), (1, 2, 7), (1, 5, 5), (2, 1, 1), (2, 2, 2),
+    (2, 3, 5), (3, 2, 2), (4, 1, 3), (4, 4, 4), (5, 2, 3), (6, 3, 1), (7, 2, 2), (8, 1, 1), (9, 2, 4), (16, 2, 2),
+)  # fmt: skip
+
+
+def graphs(config: Any, architecture: str) -> Tuple[Graph, ...]:
+    """The model on whole inputs, and on selected patches. Images are (B, C, H, W) to an image classifier alone, elsewhere
+    clips of one frame."""
+    if config.frame_windows_size:
+        raise UserError(
+            f"a model with frame_windows_size = {config.frame_windows_size} cannot be exported: how its tokens divide into "
+            "windows depends on the number of frames, which a graph must leave open; accepted: frame_windows_size = 0"
+        )
+    clips = architecture != PACKAGE.models["AutoModelForImageClassification"]
+    frames = ("frames",) if clips else ()
+    step = config.patch_size * (1 if config.out_hidden_size is None else config.spatial_merge_size)
+    trials = tuple(
+        {"batch": 1 + number % 2 if number else 2, "frames": count, "height": rows * step, "width": columns * step}
+        for number, (count, rows, columns) in enumerate(GRIDS if clips else sorted(GRIDS, key=lambda grid: -grid[1]))
+    )
+    pixels = {"pixel_values": ("batch", config.num_channels, *frames, "height", "width")}
+    steps = {"height": step, "width": step}
+
+    def patches_of(sizes: Mapping[str, int]) -> int:
+        count = sizes["frames"] if clips else 1
+        return count * (sizes["height"] // config.patch_size) * (sizes["width"] // config.patch_size)
+
+    def make_pixels(sizes, generator):
+        import torch
+
+        shape = [size if isinstance(size, int) else sizes[size] for size in pixels["pixel_values"]]
+        return {"pixel_values": torch.randn(shape, generator=generator)}
+
+    def make_selection(sizes, generator):
+        import torch
+
+        rows = [torch.randperm(patches_of(sizes), generator=generator) for _ in range(sizes["batch"])]
+        indices = torch.stack(rows)[:, : sizes["visible_patches"]]
+        return {**make_pixels(sizes, generator), "visible_indices": indices}
+
+    whole = Graph("model", pixels, outputs_of(config, architecture, "patches"), make_pixels, trials, steps)
+    if config.out_hidden_size is not None:  # a merger takes whole blocks: what a selection seldom is
+        return (whole,)
+    chosen = tuple({**sizes, "visible_patches": -(-patches_of(sizes) * 2 // 3)} for sizes in trials)
+    inputs = {**pixels, "visible_indices": ("batch", "visible_patches")}
+    outputs = outputs_of(config, architecture, "visible_patches")
+    return whole, Graph("model_visible_indices", inputs, outputs, make_selection, chosen, steps)
+
+
+def outputs_of(config: Any, architecture: str, tokens: str) -> Dict[str, Tuple[Any, ...]]:
+    if architecture != PACKAGE.models["AutoModel"]:
+        return {"logits": ("batch", config.num_labels)}
+    outputs: Dict[str, Tuple[Any, ...]] = {"last_hidden_state": ("batch", tokens, config.hidden_size)}
+    if config.use_head:
+        outputs["pooler_output"] = ("batch", config.hidden_size)
+    if config.out_hidden_size is not None:
+        outputs["merged_states"] = ("batch", "blocks", config.out_hidden_size)
+    return outputs
+
+
+def array_lines(config: Any, settings: Mapping[str, Any]) -> str:
+    """Pixels in NumPy: whole patches, scaled and normalised as the processor does."""
+    side = settings.get("crop_size", settings.get("size", config.image_size))
+    side = next(iter(side.values())) if isinstance(side, dict) else side
+    mean, std = (three(settings[key]) for key in ("image_mean", "image_std"))
+    lines = (
+        f'picture = np.asarray(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})), np.float32) / 255\n'
+        f"picture = (picture - {[round(value, 8) for value in mean]}) / {[round(value, 8) for value in std]}\n"
+        "pixels = picture.astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, H, W)\n"
+    )
+    if (config.architectures or [None])[0] == PACKAGE.models["AutoModelForImageClassification"]:
+        return lines + 'inputs = {"pixel_values": pixels}'
+    return lines + 'inputs = {"pixel_values": pixels[:, :, None]}  # an image is a clip of one frame: (1, 3, T, H, W)'
+
+
 PACKAGE = Package(
     name="llavavit",
     model_type="llava_vit",
@@ -438,6 +518,8 @@ PACKAGE = Package(
         try_processor=try_video_processor,
     ),
     card_values=card_values,
+    graphs=graphs,
+    array_lines=array_lines,
     lora_targets=r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])",
     cases=CASES,
 )
