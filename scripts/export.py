@@ -48,7 +48,9 @@ def main(argv=None) -> int:
 
 def check_arguments(arguments) -> None:
     if not arguments.folder.is_dir():
-        raise UserError(f"{arguments.folder} is not a folder; accepted: a folder that assemble.py or save_pretrained made")
+        raise UserError(
+            f"{arguments.folder} is not a folder; accepted: a folder that assemble.py or save_pretrained made"
+        )
     for option in ("quantize", "opset"):
         if getattr(arguments, option) is not None and arguments.to != "onnx":
             raise UserError(f"--{option} goes with --to onnx, not with --to {arguments.to}")

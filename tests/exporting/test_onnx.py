@@ -95,7 +95,9 @@ def test_masked_padding_is_without_effect_in_the_graph(masked_folder):
         with torch.no_grad():
             expected = model(ids, mask).pooler_output
         names = list(names_of(session.get_outputs()))
-        found = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[names.index("pooler_output")]
+        found = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[
+            names.index("pooler_output")
+        ]
         assert relative_error(torch.from_numpy(found), expected) <= FLOAT32, f"{length} bytes"
 
 
@@ -119,7 +121,10 @@ def test_pixels_of_twenty_sizes_give_what_the_model_gives(pixels_folder):
 
 
 def test_selected_patches_give_what_the_model_gives(pixels_folder):
-    session, model = session_of(pixels_folder, "model_visible_indices"), LlavaViTModel.from_pretrained(pixels_folder).eval()
+    session, model = (
+        session_of(pixels_folder, "model_visible_indices"),
+        LlavaViTModel.from_pretrained(pixels_folder).eval(),
+    )
     for number in range(20):
         batch, frames, rows, columns = 1 + number % 2, 1 + number % 4, 1 + number % 3, 2 + number % 5
         patches = frames * rows * columns
@@ -145,9 +150,7 @@ def test_the_cards_lines_run_without_torch_and_transformers(kind, request, tmp_p
     snippet = re.search(r"## Without torch and transformers.*?```python\n(.*?)```", card, re.DOTALL).group(1)
     (tmp_path / "onnx").symlink_to(folder / "onnx")
     Image.effect_noise((40, 30), 60).save(tmp_path / "photo.jpg", quality=20)
-    run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH + snippet], cwd=tmp_path, capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH + snippet], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert re.search(r"^\d+$|\(1, 16, 64\)", run.stdout.strip()), run.stdout
 

@@ -40,6 +40,7 @@ program = torch.export.load("$file").module()
 """
 )
 
+
 def add_onnx_section(folder: Path, package: Package, config: Any, files: "list[Path]") -> None:
     """Appends the section to the folder's card."""
     settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
@@ -50,14 +51,21 @@ def add_onnx_section(folder: Path, package: Package, config: Any, files: "list[P
         "others": described(files),
         "imports": "\nfrom PIL import Image" if "Image." in inputs else "",
         "inputs": inputs,
-        "shown": labels_line(config) if has_labels else 'print(outputs["last_hidden_state"].shape)  # (1, tokens, hidden size)',
+        "shown": labels_line(config)
+        if has_labels
+        else 'print(outputs["last_hidden_state"].shape)  # (1, tokens, hidden size)',
     }
     append(folder, ONNX.substitute(values))
 
 
 def add_program_section(folder: Path, graph: Graph, file: str) -> None:
     """Appends the section to the folder's card."""
-    values = {"heading": HEADING, "file": file, "arguments": ", ".join(graph.inputs), "outputs": ", ".join(graph.outputs)}
+    values = {
+        "heading": HEADING,
+        "file": file,
+        "arguments": ", ".join(graph.inputs),
+        "outputs": ", ".join(graph.outputs),
+    }
     append(folder, PROGRAM.substitute(values))
 
 

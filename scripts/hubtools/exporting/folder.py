@@ -57,7 +57,9 @@ def export_folder(
         files = write(copy, model, package, graphs, wanted)
         checks = verify_folder(copy, progress=progress)
         if failures(checks):
-            raise VerificationFailed(f"the exported files do not pass verify: {failures(checks)[0].summary}; {output} was not made")
+            raise VerificationFailed(
+                f"the exported files do not pass verify: {failures(checks)[0].summary}; {output} was not made"
+            )
         return {file.relative_to(copy).as_posix(): file.stat().st_size for file in files}
 
 
@@ -69,7 +71,9 @@ def load(folder: Path) -> "tuple[torch.nn.Module, Package]":
     return model.float().eval(), package
 
 
-def write(copy: Path, model: torch.nn.Module, package: Package, graphs: "tuple[Graph, ...]", wanted: Wanted) -> List[Path]:
+def write(
+    copy: Path, model: torch.nn.Module, package: Package, graphs: "tuple[Graph, ...]", wanted: Wanted
+) -> List[Path]:
     if wanted.to == "torch-export":
         file = copy / PROGRAM
         file.parent.mkdir()

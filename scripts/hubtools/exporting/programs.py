@@ -34,7 +34,9 @@ def dynamic_sizes(graph: Graph) -> Dict[str, Dict[int, Any]]:
     """For torch.export: which sizes of which inputs vary, and in what steps."""
     steps = {name: step * torch.export.Dim(f"{name}_steps") for name, step in graph.steps.items() if step > 1}
     return {
-        name: {axis: steps.get(size, torch.export.Dim.DYNAMIC) for axis, size in enumerate(sizes) if isinstance(size, str)}
+        name: {
+            axis: steps.get(size, torch.export.Dim.DYNAMIC) for axis, size in enumerate(sizes) if isinstance(size, str)
+        }
         for name, sizes in graph.inputs.items()
     }
 

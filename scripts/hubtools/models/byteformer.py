@@ -250,36 +250,41 @@ CASES = (
 
 
 def trial_tokens(config: Any) -> List[int]:
-    """Numbers of tokens to export with (the first) and to compare with: one to some windows, full ones and parts."""
+    """Numbers of tokens to export with (the first) and to compare with: two, which programs of torch.export need, to some
+    windows, full ones and parts."""
     window, most = max(config.window_sizes), config.max_position_embeddings
-    wanted = [window * 2 + 3, 1, 2, 3, 4, 5, window // 2, window - 1, window, window + 1, window + window // 2]
+    wanted = [window * 2 + 3, 2, 3, 4, 5, 6, window // 2, window - 1, window, window + 1, window + window // 2]
     wanted += [2 * window, 2 * window + 1, 3 * window, 3 * window - 1, 4 * window, 37, 61, 100, 5 * window + 3]
-    return [max(1, min(tokens, most)) for tokens in wanted]
+    return [max(2, min(tokens, most)) for tokens in wanted]
 
 
 def graphs(config: Any, architecture: str) -> Tuple[Graph, ...]:
     """The model on a padded batch. Where padding is masked there is a mask to give; elsewhere it has no use."""
-    kernel, stride = config.conv_kernel_size, config.conv_kernel_size // 2
+    kernel, stride, width = config.conv_kernel_size, config.conv_kernel_size // 2, config.hidden_size
     names = ("input_ids", "attention_mask") if config.mask_padding else ("input_ids",)
     trials = tuple(
-        {"batch": 2 if number % 2 == 0 else 1, "bytes": kernel + stride * (tokens - 1) + number % stride}
+        {"batch": 2 - number % 2, "bytes": kernel + stride * (tokens - 1) + number % stride}
         for number, tokens in enumerate(trial_tokens(config))
     )
-
-    def make_bytes(sizes, generator):
-        import torch
-
-        shape = (sizes["batch"], sizes["bytes"])
-        ids = torch.randint(0, min(256, config.padding_id), shape, generator=generator)
-        ids[1:, max(kernel, sizes["bytes"] * 2 // 3) :] = config.padding_id
-        return {"input_ids": ids, "attention_mask": (ids != config.padding_id).long()} if len(names) > 1 else {"input_ids": ids}
-
     if architecture == PACKAGE.models["AutoModel"]:
-        width = config.hidden_size
         outputs = {"last_hidden_state": ("batch", "tokens", width), "pooler_output": ("batch", width)}
     else:
         outputs = {"logits": ("batch", config.num_labels)}
-    return (Graph("model", {name: ("batch", "bytes") for name in names}, outputs, make_bytes, trials),)
+    return (Graph("model", {name: ("batch", "bytes") for name in names}, outputs, trial_bytes(config), trials),)
+
+
+def trial_bytes(config: Any):
+    """A maker of bytes, of which all rows but the first are padded, and of their mask where there is one."""
+
+    def make(sizes, generator):
+        import torch
+
+        ids = torch.randint(0, min(256, config.padding_id), (sizes["batch"], sizes["bytes"]), generator=generator)
+        ids[1:, max(config.conv_kernel_size, sizes["bytes"] * 2 // 3) :] = config.padding_id
+        mask = {"attention_mask": (ids != config.padding_id).long()} if config.mask_padding else {}
+        return {"input_ids": ids, **mask}
+
+    return make
 
 
 def array_lines(config: Any, settings: Mapping[str, Any]) -> str:

@@ -426,39 +426,51 @@ def graphs(config: Any, architecture: str) -> Tuple[Graph, ...]:
             "windows depends on the number of frames, which a graph must leave open; accepted: frame_windows_size = 0"
         )
     clips = architecture != PACKAGE.models["AutoModelForImageClassification"]
-    frames = ("frames",) if clips else ()
     step = config.patch_size * (1 if config.out_hidden_size is None else config.spatial_merge_size)
-    trials = tuple(
-        {"batch": 1 + number % 2 if number else 2, "frames": count, "height": rows * step, "width": columns * step}
-        for number, (count, rows, columns) in enumerate(GRIDS if clips else sorted(GRIDS, key=lambda grid: -grid[1]))
-    )
-    pixels = {"pixel_values": ("batch", config.num_channels, *frames, "height", "width")}
-    steps = {"height": step, "width": step}
-
-    def patches_of(sizes: Mapping[str, int]) -> int:
-        count = sizes["frames"] if clips else 1
-        return count * (sizes["height"] // config.patch_size) * (sizes["width"] // config.patch_size)
-
-    def make_pixels(sizes, generator):
-        import torch
-
-        shape = [size if isinstance(size, int) else sizes[size] for size in pixels["pixel_values"]]
-        return {"pixel_values": torch.randn(shape, generator=generator)}
-
-    def make_selection(sizes, generator):
-        import torch
-
-        rows = [torch.randperm(patches_of(sizes), generator=generator) for _ in range(sizes["batch"])]
-        indices = torch.stack(rows)[:, : sizes["visible_patches"]]
-        return {**make_pixels(sizes, generator), "visible_indices": indices}
-
-    whole = Graph("model", pixels, outputs_of(config, architecture, "patches"), make_pixels, trials, steps)
+    shape = ("batch", config.num_channels, *(("frames",) if clips else ()), "height", "width")
+    inputs, steps = {"pixel_values": shape}, {"height": step, "width": step}
+    trials, make = trial_sizes(step, clips), trial_pixels(shape)
+    whole = Graph("model", inputs, outputs_of(config, architecture, "patches"), make, trials, steps)
     if config.out_hidden_size is not None:  # a merger takes whole blocks: what a selection seldom is
         return (whole,)
-    chosen = tuple({**sizes, "visible_patches": -(-patches_of(sizes) * 2 // 3)} for sizes in trials)
-    inputs = {**pixels, "visible_indices": ("batch", "visible_patches")}
-    outputs = outputs_of(config, architecture, "visible_patches")
-    return whole, Graph("model_visible_indices", inputs, outputs, make_selection, chosen, steps)
+    inputs = {**inputs, "visible_indices": ("batch", "visible_patches")}
+    trials = tuple({**sizes, "visible_patches": 1 + patches_in(sizes, step) // 2} for sizes in trials)
+    outputs, make = outputs_of(config, architecture, "visible_patches"), trial_selection(make, step)
+    return whole, Graph("model_visible_indices", inputs, outputs, make, trials, steps)
+
+
+def trial_sizes(step: int, clips: bool) -> Tuple[Dict[str, int], ...]:
+    sizes = [{"frames": frames if clips else 1, "height": h * step, "width": w * step} for frames, h, w in GRIDS]
+    return tuple({"batch": 2 - number % 2, **varying} for number, varying in enumerate(sizes))
+
+
+def patches_in(sizes: Mapping[str, int], patch_size: int) -> int:
+    return sizes["frames"] * (sizes["height"] // patch_size) * (sizes["width"] // patch_size)
+
+
+def trial_pixels(shape: Tuple[Any, ...]):
+    """A maker of pixels of this shape, in which sizes that vary stand by name."""
+
+    def make(sizes, generator):
+        import torch
+
+        numbers = [sizes[size] if isinstance(size, str) else size for size in shape]
+        return {"pixel_values": torch.randn(numbers, generator=generator)}
+
+    return make
+
+
+def trial_selection(make_pixels, patch_size: int):
+    """A maker of pixels, and of as many of their patches as `visible_patches` says, in any order."""
+
+    def make(sizes, generator):
+        import torch
+
+        count = patches_in(sizes, patch_size)
+        rows = [torch.randperm(count, generator=generator) for _ in range(sizes["batch"])]
+        return {**make_pixels(sizes, generator), "visible_indices": torch.stack(rows)[:, : sizes["visible_patches"]]}
+
+    return make
 
 
 def outputs_of(config: Any, architecture: str, tokens: str) -> Dict[str, Tuple[Any, ...]]:
