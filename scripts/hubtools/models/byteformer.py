@@ -287,11 +287,14 @@ def trial_bytes(config: Any):
     return make
 
 
+FILES = {"WAV": "sound.wav", "PNG": "picture.png", "TIFF": "photo.tif"}  # encoding -> a file's name, for cards
+
+
 def array_lines(config: Any, settings: Mapping[str, Any]) -> str:
     """The bytes of a file in NumPy."""
     encoding = settings.get("file_encoding")
-    name = "sound.wav" if encoding == "WAV" else "photo.jpg"
-    note = "the file's own bytes" if encoding is None else f"trained on files encoded as {encoding}"
+    name = FILES.get(encoding, "word.mp3" if "sampling_rate" in settings else "photo.jpg")
+    note = "the file's own bytes" if encoding is None else f"the processor makes {encoding} of what it gets"
     lines = f'input_ids = np.frombuffer(open("{name}", "rb").read(), np.uint8)[None].astype(np.int64)  # {note}\n'
     if config.mask_padding:
         return lines + 'inputs = {"input_ids": input_ids, "attention_mask": np.ones_like(input_ids)}'

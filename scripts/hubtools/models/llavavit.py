@@ -488,15 +488,16 @@ def array_lines(config: Any, settings: Mapping[str, Any]) -> str:
     """Pixels in NumPy: whole patches, scaled and normalised as the processor does."""
     side = settings.get("crop_size", settings.get("size", config.image_size))
     side = next(iter(side.values())) if isinstance(side, dict) else side
-    mean, std = (three(settings[key]) for key in ("image_mean", "image_std"))
-    lines = (
-        f'picture = np.asarray(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})), np.float32) / 255\n'
-        f"picture = (picture - {[round(value, 8) for value in mean]}) / {[round(value, 8) for value in std]}\n"
-        "pixels = picture.astype(np.float32).transpose(2, 0, 1)[None]  # (1, 3, H, W)\n"
-    )
-    if (config.architectures or [None])[0] == PACKAGE.models["AutoModelForImageClassification"]:
-        return lines + 'inputs = {"pixel_values": pixels}'
-    return lines + 'inputs = {"pixel_values": pixels[:, :, None]}  # an image is a clip of one frame: (1, 3, T, H, W)'
+    mean, std = ([round(value, 8) for value in three(settings[key])] for key in ("image_mean", "image_std"))
+    normalised = f"((frames / 255 - {mean}) / {std}).astype(np.float32)"
+    architecture = (config.architectures or [None])[0]
+    if architecture == PACKAGE.models["AutoModelForVideoClassification"]:
+        frames = f"frames = np.zeros((16, {side}, {side}, 3), np.uint8)  # yours, RGB"
+    else:
+        frames = f'frames = np.asarray(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})))[None]'
+    order = "0, 3, 1, 2)" if architecture == PACKAGE.models["AutoModelForImageClassification"] else "3, 0, 1, 2)[None]"
+    shape = "(1, 3, H, W)" if "[None]" not in order else "(1, 3, T, H, W): an image is a clip of one frame"
+    return f'{frames}\npixels = {normalised}\ninputs = {{"pixel_values": pixels.transpose({order}}}  # {shape}'
 
 
 PACKAGE = Package(
