@@ -25,7 +25,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 try:
     import av
@@ -40,18 +40,26 @@ ENCODER_OPTIONS = {
     # One reference, no B-frames, no key frames of its own. No weights and no deblocking: what the decoder adds to a block
     # is then exactly the prediction made here. One thread: x264's output depends on their number.
     # A key frame four times finer than the rest: else a P-frame's residual repairs it everywhere and drowns what moves.
+    # Without arithmetic coding it takes half the time: the packets' size does not matter.
     "x264-params": "keyint=infinite:scenecut=0:bframes=0:ref=1:weightp=0:no-deblock=1:partitions=p8x8,i4x4:ipratio=4"
-    ":rc-lookahead=0:sync-lookahead=0:mbtree=0:threads=1",
+    ":cabac=0:rc-lookahead=0:sync-lookahead=0:mbtree=0:threads=1",
 }
 KEY_FRAME, PREDICTED_FRAME = 1, 2  # FFmpeg's AV_PICTURE_TYPE_I and _P
 MACROBLOCK = 16
 CELL = 8  # pixels: the smallest block that gets a vector of its own
-BLUR = 1.0  # pixels, the radius of a Gaussian: more than grain and dither need, less than what moves
+SMOOTHING = (
+    1,
+    4,
+    6,
+    4,
+    1,
+)  # a Gaussian of one pixel's deviation: more than grain and dither need, less than what moves
+HALF_PIXEL = (1, -5, 20, 20, -5, 1)  # H.264's filter
 GRAIN = 3  # levels of 255: residuals no larger are the source's own coding noise
 JITTER = (
     0.5  # pixels: vectors that differ less from the camera's are rounding, and would count in full where nothing moves
 )
-MARGIN = 8  # pixels around a reference; beyond, H.264 repeats the border
+MARGIN = CELL + 4  # pixels around a reference: a block that lies further out is all border, half pixels included
 
 STILL_FRAMES = 4
 STILL_BELOW, FLAT_BELOW, FLAT_SPREAD = 2.0, 4.0, 0.15  # mean energies of patches on a scale of 255
@@ -138,7 +146,23 @@ def is_still(means):
 
 def luma(pixels):
     """(S, S, 3) uint8 RGB -> (S, S) uint8, by ITU-R 601, without what lossy sources and palettes add between the pixels."""
-    return np.asarray(Image.fromarray(pixels).convert("L").filter(ImageFilter.GaussianBlur(BLUR)))
+    grey = np.pad(np.asarray(Image.fromarray(pixels).convert("L")), 2, mode="edge").astype(np.uint16)
+    smooth = filtered(filtered(grey, 0, SMOOTHING), 1, SMOOTHING)  # at most 255 * 256: just within 16 bits
+    return (smooth + 128 >> 8).astype(np.uint8)
+
+
+def filtered(samples, axis, taps):
+    """A symmetric filter along an axis of (H, W), in the samples' own integers, undivided; n taps cost n - 1 samples."""
+    length = samples.shape[axis] - len(taps) + 1
+    parts = [
+        samples[start : start + length] if axis == 0 else samples[:, start : start + length]
+        for start in range(len(taps))
+    ]
+    half = len(taps) // 2
+    total = parts[half] * taps[half] if len(taps) % 2 else 0
+    for first, last, tap in zip(parts, reversed(parts), taps[:half]):
+        total = total + (first + last) * tap
+    return total
 
 
 def normalised(magnitudes, floor):
@@ -150,7 +174,13 @@ def normalised(magnitudes, floor):
 def residual_energy(current, prediction):
     """|current - prediction| of luma, normalised: (S, S) uint8 twice -> (S, S) float32."""
     residual = np.maximum(current, prediction) - np.minimum(current, prediction)
-    return normalised(np.where(residual > GRAIN, residual, 0), 1.0)
+    levels = np.arange(256) * (np.arange(256) > GRAIN)
+    # The percentile and the quotients by level: sorting the pixels would take longer than all else here.
+    rank, part = divmod(0.95 * (residual.size - 1), 1)
+    counted = np.cumsum(np.bincount(residual.reshape(-1), minlength=256))
+    low, high = levels[np.searchsorted(counted, (rank, rank + 1), side="right").clip(max=255)]
+    scale = max(low + part * (high - low), 1.0)
+    return np.minimum(levels.astype(np.float32) / np.float32(scale), np.float32(1))[residual]
 
 
 class DifferenceEnergy:
@@ -192,7 +222,7 @@ class CodecEnergy:
     def _make_encoder(self):
         encoder = av.CodecContext.create(ENCODER, "w")
         encoder.width = encoder.height = self.coded_size
-        encoder.pix_fmt = "yuv420p"
+        encoder.pix_fmt = "gray"
         encoder.time_base = Fraction(1, 25)
         encoder.options = ENCODER_OPTIONS
         return encoder
@@ -209,12 +239,8 @@ class CodecEnergy:
         return self._ready()
 
     def _picture(self, plane, kind):
-        size = self.coded_size
-        pad = size - self.size
-        grey = np.full((size // 2, size), 128, dtype=np.uint8)
-        picture = av.VideoFrame.from_ndarray(
-            np.concatenate((np.pad(plane, ((0, pad), (0, pad)), mode="edge"), grey)), "yuv420p"
-        )
+        pad = self.coded_size - self.size
+        picture = av.VideoFrame.from_ndarray(np.pad(plane, ((0, pad), (0, pad)), mode="edge"), "gray")
         picture.pts, picture.pict_type = self.pictures, kind
         self.pictures += 1
         return picture
@@ -263,7 +289,7 @@ def seen_before(size, coded_size, shift):
 
 
 def y_plane(frame):
-    """The luma of a decoded yuv420p picture: (height, width) uint8, a copy."""
+    """A decoded grey picture: (height, width) uint8, a copy."""
     plane = frame.planes[0]
     return np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
 
@@ -303,22 +329,16 @@ def spread(cells):
 # --- H.264's prediction -----------------------------------------------------------------------------------------------
 
 
-def six_taps(samples):
-    """H.264's half-pixel filter (1, -5, 20, 20, -5, 1) along the last axis, unrounded: (..., n) -> (..., n - 5)."""
-    first, second, third, fourth, fifth, sixth = (
-        samples[..., start : samples.shape[-1] - 5 + start] for start in range(6)
-    )
-    return (first + sixth) - 5 * (second + fifth) + 20 * (third + fourth)
-
-
 def half_pixel_planes(reference):
     """The reference (S, S) at whole pixels, half a pixel right, half a pixel down, and both: (4, n, n) uint8, n = S + 2 * MARGIN."""
-    wide = np.pad(reference, MARGIN, mode="edge").astype(np.int16)
-    wider = np.pad(wide, (2, 3), mode="edge")
-    right, down = six_taps(wider), six_taps(wider.T).T  # within -2550..10710: half the bytes of the second pass
-    both = six_taps(right.T.astype(np.int32)).T
+    wider = np.pad(reference, (MARGIN + 2, MARGIN + 3), mode="edge").astype(np.int16)
+    right, down = (
+        filtered(wider, 1, HALF_PIXEL),
+        filtered(wider, 0, HALF_PIXEL),
+    )  # within -2550..10710: half the bytes of the second pass
+    both = filtered(right.astype(np.int32), 0, HALF_PIXEL)
     halves = (right[2:-3] + 16 >> 5, down[:, 2:-3] + 16 >> 5, both + 512 >> 10)
-    return np.stack((wide, *halves)).clip(0, 255).astype(np.uint8)
+    return np.stack((wider[2:-3, 2:-3], *halves)).clip(0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)
@@ -344,15 +364,16 @@ def predict(reference, displacement):
     Returns:
         (size, size) uint8.
     """
-    size = reference.shape[0]
-    planes = half_pixel_planes(reference)
+    size, cells = reference.shape[0], displacement.shape[0]
+    blocks = np.lib.stride_tricks.sliding_window_view(half_pixel_planes(reference), (CELL, CELL), axis=(1, 2))
     samples = quarter_pixel_table()[(displacement[..., 1] & 3) * 4 + (displacement[..., 0] & 3)]  # (n, n, 2, 3)
-    width = planes.shape[1]
+    corner = CELL * np.arange(cells)
     found = []
     for which in range(2):
-        plane = spread(samples[..., which, 0])
-        y = np.arange(size)[:, None] + spread((displacement[..., 1] >> 2) + samples[..., which, 1])
-        x = np.arange(size)[None, :] + spread((displacement[..., 0] >> 2) + samples[..., which, 2])
-        y, x = (np.clip(place, -MARGIN, size + MARGIN - 1) + MARGIN for place in (y, x))
-        found.append(planes.reshape(-1)[(plane * width + y) * width + x].astype(np.uint16))
-    return (found[0] + found[1] + 1 >> 1).astype(np.uint8)
+        plane, down, right = np.moveaxis(samples[..., which, :], -1, 0)
+        y = corner[:, None] + (displacement[..., 1] >> 2) + down
+        x = corner[None, :] + (displacement[..., 0] >> 2) + right
+        y, x = (np.clip(place, -MARGIN, size + MARGIN - CELL) + MARGIN for place in (y, x))
+        found.append(blocks[plane, y, x])  # (n, n, 8, 8)
+    average = (found[0] | found[1]) - ((found[0] ^ found[1]) >> 1)  # (a + b + 1) / 2, rounded down, within a byte
+    return average.transpose(0, 2, 1, 3).reshape(size, size)

@@ -19,11 +19,13 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
 from hubtools.assembly.origin import add_checkpoint_arguments, origin_from
 from hubtools.errors import ArgumentParser, UserError, run_script
-from hubtools.verification import FAIL, PASS, SKIP, Check, failures, verify_folder
+
+if TYPE_CHECKING:
+    from hubtools.verification import Check
 
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -56,8 +58,10 @@ def parse(argv: Optional[Sequence[str]]):
     return parser.parse_args(argv)
 
 
-def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
+def verify_target(arguments, progress: "Callable[[Check], None]") -> "List[Check]":
     """Verifies the folder of that name, else the repository of that name on the Hub."""
+    from hubtools.verification import verify_folder
+
     checkpoint, reference = origin_from(arguments), arguments.reference
     if Path(arguments.target).exists():
         if arguments.revision:
@@ -86,7 +90,9 @@ def given(files: Sequence[Path]) -> Sequence[Path]:
     return files
 
 
-def verdict(target: str, checks: Sequence[Check], seconds: float) -> str:
+def verdict(target: str, checks: "Sequence[Check]", seconds: float) -> str:
+    from hubtools.verification import FAIL, PASS, SKIP, failures
+
     failed = failures(checks)
     counts = ", ".join(
         f"{sum(check.status == status for check in checks)} {word}"
@@ -100,6 +106,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parse(argv)
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: its folder does not exist")
+    from hubtools.verification import failures
+
     started = time.perf_counter()
     checks = verify_target(arguments, lambda check: print(check.row(arguments.verbose), flush=True))
     seconds = time.perf_counter() - started

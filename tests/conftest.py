@@ -10,6 +10,20 @@ for folder in (ROOT, ROOT / "scripts", ROOT / "tests", *(ROOT / "tests" / name f
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+from warm_python import WarmPython  # noqa: E402 (tests/ is on the path from here on)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    with WarmPython() as running:
+        yield running
+
+
+@pytest.fixture
+def warm_python(warm, monkeypatch):
+    """Processes that are started as `sys.executable` have torch and transformers imported when they begin."""
+    monkeypatch.setattr(sys, "executable", warm.command)
+
 
 @pytest.fixture
 def own_module_cache(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from llava_vit_helpers import GOLDEN, clip, golden_tensors, relative_error, tiny_config, tiny_model
+from measure import assert_gradients_close
 from safetensors.torch import load_file
 
 import llavavit.modeling_llava_vit as modeling
@@ -212,6 +213,26 @@ def test_classifiers_take_packs():
             assert outputs.logits.shape == (3, 3) and torch.isfinite(outputs.loss)
             for sample, logits in zip(samples, outputs.logits):
                 assert relative_error(logits, model(sample[None]).logits[0]) < 1e-5
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_loss_of_a_pack_is_that_of_its_samples(checkpointing):
+    """The mean of them, or their sum over what Trainer counts; and so are the gradients."""
+    model = tiny_model(LlavaViTForImageClassification, num_labels=3).train()
+    samples, labels = [clip(frames=1)[0], clip(height=8, frames=1)[0], clip(frames=1)[1]], torch.tensor([0, 2, 1])
+    losses = [model(sample[None], labels=label[None]).loss for sample, label in zip(samples, labels)]
+    (sum(losses) / 7).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    packed = model.pack(samples)
+    mean = model(**packed, labels=labels).loss
+    assert relative_error(mean, sum(losses) / 3) < 1e-5
+    counted = model(**packed, labels=labels, num_items_in_batch=7).loss
+    assert relative_error(counted, sum(losses) / 7) < 1e-5
+    counted.backward()
+    assert_gradients_close({name: parameter.grad for name, parameter in model.named_parameters()}, expected)
 
 
 def test_only_selected_patches_are_carried():

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from small import call, write_recipe
 from transformers import pipeline
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 CONFIG = """
 package = "byteformer"
 architecture = "ARCHITECTURE"

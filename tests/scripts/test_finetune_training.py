@@ -18,6 +18,8 @@ from hubtools.packages import ROOT
 from safetensors.torch import load_file
 from small import call, files_up_to, write_recipe
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 SCRIPT = ROOT / "scripts" / "finetune.py"
 TINY = """
 package = "byteformer"

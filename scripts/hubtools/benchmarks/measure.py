@@ -8,6 +8,7 @@ import ctypes
 import gc
 import time
 from pathlib import Path
+from typing import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -73,11 +74,16 @@ def release_freed_memory() -> None:
         trim(0)
 
 
-def forward_peak_bytes(model: torch.nn.Module, inputs: dict) -> int:
-    """Rise of the resident set's high-water mark during a forward. The one before it pays for one-time buffers."""
-    model(**inputs)
+def peak_rise(run: Callable[[], object]) -> int:
+    """Rise of the resident set's high-water mark while something runs. Once-only buffers are to be paid for before."""
     release_freed_memory()
     CLEAR_REFS.write_text("5")  # sets VmHWM back to VmRSS
     rest = status_bytes("VmRSS")
-    model(**inputs)
+    run()
     return status_bytes("VmHWM") - rest
+
+
+def forward_peak_bytes(model: torch.nn.Module, inputs: dict) -> int:
+    """See `peak_rise`, of a forward; the one before it pays for once-only buffers."""
+    model(**inputs)
+    return peak_rise(lambda: model(**inputs))

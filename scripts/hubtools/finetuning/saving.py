@@ -89,8 +89,8 @@ def training_section(data: Data, outcome: Outcome, settings: Settings, command: 
         rows.append(("trained", "the classifier alone (linear probe)"))
     if settings.augment != "none":
         rows.append(("variations", f"{settings.augment} of every training picture, anew in every epoch"))
-    if data.processor_settings:
-        rows.append(("files", "taken as they are, undecoded"))
+    if data.reading:
+        rows.append(("files", data.reading))
     if settings.lora:
         rows.append(("adapters", f"LoRA of rank {settings.lora}, merged into the weights"))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)

@@ -58,6 +58,15 @@ _JPEG = {
 VARIANTS = (
     _llava("llava_vit_image", "LlavaViTForImageClassification", golden="llava_vit_base", classifier=5),
     _llava("llava_vit_video", "LlavaViTForVideoClassification", golden="llava_vit_base", classifier=4),
+    _llava(
+        "llava_vit_native",
+        "LlavaViTForImageClassification",
+        golden="llava_vit_base",
+        classifier=5,
+        processor={"image_processor_type": "LlavaViTImageProcessor", "max_num_patches": 20},
+    ),
+    _llava("tower_windows"),
+    _llava("tower_whole"),
     _llava("llava_vit_base"),
     _llava("llava_vit_positions"),
     _llava("llava_vit_residual_topk"),

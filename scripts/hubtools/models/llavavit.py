@@ -1,7 +1,8 @@
 """LLaVA-ViT."""
 
 import math
-from typing import Any, Dict, Mapping, Optional, Tuple
+from dataclasses import replace
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..errors import UserError
 from ..facts import Case, Graph, Host, Layout, Package, Shapes, VideoProcessor, blocks, rules, same
@@ -95,6 +96,7 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
     }
 
 
+NATIVE_PROCESSOR = "LlavaViTImageProcessor"
 SIDE = 224  # pixels of a clip's frames, where the pictures are no smaller
 
 # Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
@@ -258,8 +260,15 @@ def try_processor(probe, processor) -> str:
     """Runs a folder's processor on a picture."""
     import torch
 
-    pixels = processor(images=probe.picture(), return_tensors="pt")["pixel_values"]
-    patch = probe.model_config()["patch_size"]
+    inputs = processor(images=probe.picture(), return_tensors="pt")
+    pixels, config = inputs["pixel_values"], probe.model_config()
+    patch = config["patch_size"]
+    if "grid_thw" in inputs:
+        if pixels.shape[1] != config["num_channels"] * patch**2:
+            probe.fail(
+                f"it makes patches of {pixels.shape[1]} values, the model's have {config['num_channels']} x {patch} x {patch}"
+            )
+        return f"a picture becomes a pack of {len(pixels)} patches"
     if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
         probe.fail(
             f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}"
@@ -274,6 +283,20 @@ def default_processor(config: Any) -> Dict[str, Any]:
     block = 1 if config.out_hidden_size is None else config.patch_size * config.spatial_merge_size
     side = max(block, config.image_size // block * block)
     return {"size": side, "crop_size": side}
+
+
+def native_defaults(config: Any) -> Dict[str, Any]:
+    """What the processor of native resolution must have of the model: patches, and the merger's blocks."""
+    merge = 1 if config.out_hidden_size is None else config.spatial_merge_size
+    return {"patch_size": config.patch_size, "merge_size": merge}
+
+
+def subject(recipe: Any, config: Any) -> Optional[str]:
+    """The templates of a vision tower, and those of a classifier of images at native resolution."""
+    if recipe.auto_class == "AutoModel":
+        return "tower" if is_tower(config) else None
+    native = recipe.processor_auto_class is not None and recipe.auto_class == "AutoModelForImageClassification"
+    return "native" if native else None
 
 
 def is_tower(config: Any) -> bool:
@@ -391,8 +414,10 @@ def case(name: str, make_inputs, reference: str = "PlainLlavaViT", output: str =
     return Case(name, "llavavit", "LlavaViTModel", config, make_inputs, f"tests/plain_llava_vit.py:{reference}", output)
 
 
-def headless(name: str, make_inputs, reference: str, **settings) -> Case:
-    return case(name, make_inputs, reference, "last_hidden_state", use_head=False, **settings)
+def packed_case(name: str, grids: Sequence[Tuple[int, int, int]], reference: str, **settings) -> Case:
+    """A pack of whole samples, through a model without a head, which takes minutes."""
+    made = case(name, pack_of(*grids), reference, "last_hidden_state", use_head=False, **settings)
+    return replace(made, largest=pack_of(max(grids, key=math.prod)), heavy=True)
 
 
 CASES = (
@@ -400,11 +425,11 @@ CASES = (
     case("video", pixels_of(16, 224, 224)),
     case("sparse", pixels_of(64, 224, 224, visible=2048)),
     # 16 images of 112 x 112 to 672 x 672, against padding to the largest; PlainPackOneByOne is the other way without packs
-    headless("packed", pack_of(*squares(8, 48, 16)), "PlainPackPadded"),
+    packed_case("packed", squares(8, 48, 16), "PlainPackPadded"),
     # 64 images of 98 x 98 to 224 x 224
-    headless("packed-small", pack_of(*squares(7, 16, 64)), "PlainPackOneByOne"),
+    packed_case("packed-small", squares(7, 16, 64), "PlainPackOneByOne"),
     # 32 frames of 448 x 448; against PlainPackOneByOne the time ratio is that to the same frames without windows
-    headless("tower-windows", pack_of((32, 32, 32)), "PlainPackInWindows", frame_windows_size=4),
+    packed_case("tower-windows", [(32, 32, 32)], "PlainPackInWindows", frame_windows_size=4),
 )
 
 
@@ -516,7 +541,10 @@ PACKAGE = Package(
     aliases=("onevision_encoder",),
     inert_keys=("tokens_per_second",),
     hosts={"llava_onevision2": Host("vision_config", {"use_head": False}, {"temporal_patch_size": 1})},
-    subject=lambda config: "tower" if is_tower(config) else None,
+    subject=subject,
+    processors={"AutoImageProcessor": ("image_processing_llava_vit", NATIVE_PROCESSOR)},
+    processors_if_named=True,
+    own_defaults=native_defaults,
     inputs="pixels",
     layouts=LAYOUTS,
     sizes=sizes,
@@ -525,7 +553,12 @@ PACKAGE = Package(
     default_processor=default_processor,
     try_processor=try_processor,
     video_processor=VideoProcessor(
-        modules=("video_processing_llava_vit", "video_reading_llava_vit", "video_selection_llava_vit"),
+        modules=(
+            "video_processing_llava_vit",
+            "video_reading_llava_vit",
+            "video_selection_llava_vit",
+            "image_processing_llava_vit",
+        ),
         class_name="LlavaViTVideoProcessor",
         defaults=video_defaults,
         try_processor=try_video_processor,
