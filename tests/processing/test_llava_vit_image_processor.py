@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from llavavit import LlavaViTConfig, LlavaViTImageProcessor, LlavaViTModel, LlavaViTVideoProcessor
-from llavavit.image_processing_llava_vit import fitting_grid
 from measure import assert_outputs_close
 from PIL import Image
+
+from llavavit import LlavaViTConfig, LlavaViTImageProcessor, LlavaViTModel, LlavaViTVideoProcessor
+from llavavit.image_processing_llava_vit import fitting_grid
 
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
 

@@ -74,7 +74,9 @@ def measure(repeats: int, threads: int, sizes: Sizes = Sizes()) -> Dict[str, obj
             }
         rates = {str(count): in_a_process("rate", clip, sizes.clips, count, threads) for count in sizes.workers}
     medians = {way: {clock: statistics.median(taken[clock]) for clock in taken} for way, taken in times.items()}
-    ratios = {way: {clock: value / medians[ALONE][clock] for clock, value in row.items()} for way, row in medians.items()}
+    ratios = {
+        way: {clock: value / medians[ALONE][clock] for clock, value in row.items()} for way, row in medians.items()
+    }
     return {
         "frames": sizes.frames, "median_seconds": medians, "times_decoding_alone": ratios, "peak_bytes": peaks,
         "clips_per_second": rates,
