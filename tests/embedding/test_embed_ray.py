@@ -22,7 +22,7 @@ def cluster():
 
 
 def test_two_nodes_of_which_one_is_lost_give_the_same_bytes(cluster, tmp_path):
-    save_pictures(tmp_path / "photos", 500)
+    save_pictures(tmp_path / "photos", 400)
     save_clips(tmp_path / "clips", 4)
     (tmp_path / "photos" / "text.jpg").write_text("no picture")
     arguments = (MOTION, tmp_path / "photos", tmp_path / "clips", "--shard-size", 140, "--output")
@@ -33,10 +33,10 @@ def test_two_nodes_of_which_one_is_lost_give_the_same_bytes(cluster, tmp_path):
     environment = {**os.environ, "RAY_ADDRESS": cluster.address}
     with open(tmp_path / "errors", "w") as errors:
         run = subprocess.Popen([str(part) for part in command], env=environment, stderr=errors)
-        until = time.monotonic() + 400
+        until = time.monotonic() + 900
         while run.poll() is None and time.monotonic() < until and not list(output.glob("data/[0-9]*.parquet")):
             time.sleep(0.05)
         assert run.poll() is None, (tmp_path / "errors").read_text()
         cluster.remove_node(second, allow_graceful=False)
-        assert run.wait(400) == 3, (tmp_path / "errors").read_text()
+        assert run.wait(900) == 3, (tmp_path / "errors").read_text()
     assert hashes(output) == hashes(tmp_path / "local")
