@@ -1,5 +1,7 @@
 """What stands in the shards is what the folder's own processor and model give, computed by hand one input at a time."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,6 +75,25 @@ def test_labels_are_the_pipelines(collection, tmp_path):
         expected = classify(row["path"])[:3]
         assert row["labels"] == [answer["label"] for answer in expected]
         assert np.allclose(row["scores"], [answer["score"] for answer in expected], rtol=1e-4, atol=1e-6)
+
+
+def test_a_video_classifier_has_no_label_for_a_picture(collection, tmp_path):
+    picture = next((collection / "photos").glob("*.png"))
+    result = embedded(MOTION, collection, picture, "--output", tmp_path / "out", "--what", "labels")
+    assert result.code == 3 and "20 of .png" in result.out and "3 embedded" in result.out, result
+    assert "classifies videos" in failed_of(tmp_path / "out")[str(picture)]
+
+
+def test_a_log_gets_lines_with_rate_and_time_left(collection, tmp_path, monkeypatch):
+    assert embedded(MOTION, collection, "--output", tmp_path / "quick").err == ""
+    monkeypatch.setattr("hubtools.progress.Tally.MINUTE", 0.0)
+    lines = embedded(MOTION, collection, "--output", tmp_path / "out", "--shard-size", 10).err.splitlines()
+    assert len(lines) >= 3
+    for line in lines:
+        assert re.fullmatch(
+            r"embedding: \d+ of 23 inputs \(.* %\), 0 failed, [\d.,]+ a second, 0 h \d\d min left", line
+        )
+    assert lines[-1].startswith("embedding: 23 of 23")
 
 
 def test_bytes_through_the_recipe_and_as_they_are(tmp_path):

@@ -74,12 +74,13 @@ def build_reader(folder: Path, recipe: Recipe, config: Any, settings: Settings) 
         )
     images = _native(recipe, config, folder) if settings.native_resolution else load_processor(folder, recipe)
     return PixelReader(
-        recipe.package.name,
-        config,
-        images,
-        _videos(folder, recipe),
-        settings.selection if whole else "none",
-        settings.keep_damaged,
+        package=recipe.package.name,
+        config=config,
+        images=images,
+        videos=_videos(folder, recipe),
+        selection=settings.selection if whole else "none",
+        keep_damaged=settings.keep_damaged,
+        videos_only=settings.what == "labels" and recipe.auto_class == "AutoModelForVideoClassification",
     )
 
 

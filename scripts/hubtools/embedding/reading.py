@@ -68,6 +68,7 @@ class PixelReader:
         videos: processor of videos, or None where the folder has none.
         selection: of a video's patches; None as the processor has it.
         keep_damaged: take what can be decoded of a damaged video.
+        videos_only: the model has no answer for a picture.
     """
 
     package: str
@@ -76,8 +77,11 @@ class PixelReader:
     videos: Any = None
     selection: Optional[str] = None
     keep_damaged: bool = False
+    videos_only: bool = False
 
-    suffixes = PICTURES | VIDEOS
+    @property
+    def suffixes(self) -> frozenset:
+        return VIDEOS | {".gif"} if self.videos_only else PICTURES | VIDEOS
 
     def __call__(self, source: Source) -> Item:
         kind = suffix_of(source.path)
@@ -94,6 +98,8 @@ class PixelReader:
         return self._video(source)
 
     def _picture(self, picture: Image.Image) -> Item:
+        if self.videos_only:
+            raise ValueError("is a picture, and the model classifies videos")
         inputs = self.images(picture, return_tensors="pt")
         pixels = inputs["pixel_values"]
         return self._item(pixels if "grid_thw" in inputs else None, inputs, [pixels[0]])
