@@ -13,7 +13,8 @@ pytest.importorskip("ray.data", reason="Ray Data is not installed: pip install -
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "180")  # on a busy machine
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

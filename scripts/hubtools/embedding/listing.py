@@ -15,7 +15,6 @@ from ..foreign.files import open_regular
 from .sources import Source, suffix_of
 from .tars import list_tar
 
-CONTAINERS = (".txt", ".csv", ".parquet", ".tar")
 MAX_LINE = 1 << 16  # bytes of a path
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "file_path", "filepath", "image_path", "video_path")
 
@@ -91,7 +90,7 @@ class Listing:
                     raise UserError(
                         f"{os.fsdecode(name)} has a line of more than {MAX_LINE:,} bytes; accepted: a path a line"
                     )
-                if path := line.strip(b"\r\n\t "):
+                if path := line.rstrip(b"\r\n"):
                     yield listed(path)
 
     def _table(self, name: bytes) -> Iterator[Source]:

@@ -284,7 +284,8 @@ def _batches(sources: Iterable[Source], known: Known, places: _Places) -> Iterat
         if len(rows) == ROWS_AT_ONCE:
             yield _compared(rows, known, places, met, seen)
             rows = []
-    yield _compared(rows, known, places, met, seen)
+    if rows:
+        yield _compared(rows, known, places, met, seen)
 
 
 def _compared(rows: List[Source], known: Known, places: _Places, met: set, seen: np.ndarray) -> _Batch:
