@@ -289,12 +289,15 @@ def _batches(sources: Iterable[Source], known: Known, places: _Places) -> Iterat
 
 
 def _compared(rows: List[Source], known: Known, places: _Places, met: set, seen: np.ndarray) -> _Batch:
-    who = identities(*([getattr(source, name) for source in rows] for name in IDENTITY))
-    found = known.find(who).tolist()
+    columns = dict(zip(Source._fields, zip(*rows)))
+    who = identities(*(columns[name] for name in IDENTITY))
+    found = known.find(who)
+    same = _unchanged(found, columns, known, seen)
     entries: Dict[str, list] = {name: [] for name in COLUMNS.names}
-    counts = dict.fromkeys(Found._fields, 0)
-    sizes, times, shards, numbers = known.rest
-    for source, place, name in zip(rows, found, map(bytes, who)):
+    counts = {**dict.fromkeys(Found._fields, 0), "unchanged": int(same.sum())}
+    _, _, shards, numbers = known.rest
+    for number in np.flatnonzero(~same).tolist():
+        source, place, name = rows[number], int(found[number]), who[number].tobytes()
         if name in met or place >= 0 and seen[place]:
             counts["repeated"] += 1
             continue
@@ -303,10 +306,24 @@ def _compared(rows: List[Source], known: Known, places: _Places, met: set, seen:
             met.add(name)
         else:
             seen[place] = True
-            same = sizes[place] == source.size and times[place] == source.mtime
-            kind, where = "unchanged" if same else "changed", (int(shards[place]), int(numbers[place]))
+            kind, where = "changed", (int(shards[place]), int(numbers[place]))
         counts[kind] += 1
-        if kind != "unchanged":
-            for column, value in zip(entries.values(), (*where, *source)):
-                column.append(value)
+        for column, value in zip(entries.values(), (*where, *source)):
+            column.append(value)
     return _Batch(pa.table(entries, schema=COLUMNS), **counts)
+
+
+def _unchanged(found: np.ndarray, columns: Dict[str, tuple], known: Known, seen: np.ndarray) -> np.ndarray:
+    """Which inputs are met for the first time and are as the lists have them, (N,) bool; marks them as seen."""
+    sizes, times = known.rest[:2]
+    candidates = np.flatnonzero(found >= 0)
+    place = found[candidates]
+    _, first = np.unique(place, return_index=True)  # one may be named twice
+    candidates, place = candidates[first], place[first]
+    equal = np.array(columns["size"])[candidates] == sizes[place]
+    equal &= np.array(columns["mtime"])[candidates] == times[place]
+    equal &= ~seen[place]
+    seen[place[equal]] = True
+    same = np.zeros(len(found), dtype=bool)
+    same[candidates[equal]] = True
+    return same
