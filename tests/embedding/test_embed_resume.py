@@ -168,6 +168,9 @@ def test_another_model_other_options_and_other_folders_are_refused_in_one_line(t
         result = embedded(model, photos, "--output", where, *options)
         assert result.code == 2 and result.err.count("\n") == 1 and words in result.err, (words, result)
     assert hashes(output) == before
+    manifest = output / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"code": "sha256:', '"code": "sha256:other'))
+    assert "of another model: code" in embedded(MOTION, photos, "--output", output).err
     absent = embedded(MOTION, tmp_path / "nowhere", "--output", tmp_path / "other")
     assert absent.code == 2 and "no such file or folder" in absent.err and not (tmp_path / "other").exists()
 

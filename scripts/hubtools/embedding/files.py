@@ -1,6 +1,7 @@
 """Files of the output: whole or not at all, and on the disk before they bear their name."""
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 from typing import Callable, Iterator
@@ -23,6 +24,14 @@ def write_whole(file: Path, write: Callable[[Path], None]) -> None:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def hash_content(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while part := opened.read(1 << 22):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def clear_partial(folder: Path) -> None:

@@ -3,12 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..assembly.recipes import Recipe
 from ..errors import UserError, shown, some
 from ..finetuning.starting_point import load_processor, read_folder_recipe
 from ..staging import WEIGHTS
+from .files import hash_content
 from .reading import ByteReader, PixelReader, Reader, takes_selection
 
 WHAT = ("vectors", "tokens", "labels")
@@ -40,19 +41,23 @@ def revision_of(folder: Path) -> str:
         raise UserError(
             f"{folder} holds no weights; accepted: a Hub folder with model.safetensors, or shards and their index"
         )
+    return _hash_of([folder / name for name in names])
+
+
+def describe(folder: Path, recipe: Recipe) -> Dict[str, Any]:
+    """What the manifest says of the model: enough to know it again, nothing of where it lay.
+
+    The code is part of it: a change in how files are read or computed must not mix two kinds of vectors in one output.
+    """
+    code = _hash_of(sorted(recipe.package.folder.glob("*.py")))
+    return {"architecture": recipe.architecture, "code": code, "revision": revision_of(folder)}
+
+
+def _hash_of(files: List[Path]) -> str:
     digest = hashlib.sha256()
-    for name in names:
-        content = hashlib.sha256()
-        with open(folder / name, "rb") as file:
-            while part := file.read(1 << 22):
-                content.update(part)
-        digest.update(f"{name} {content.hexdigest()}\n".encode())
+    for file in files:
+        digest.update(f"{file.name} {hash_content(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
-
-
-def describe(folder: Path, recipe: Recipe, settings: Settings) -> Dict[str, Any]:
-    """What the manifest says of the model: enough to know it again, nothing of where it lay."""
-    return {"architecture": recipe.architecture, "revision": revision_of(folder)}
 
 
 def build_reader(folder: Path, recipe: Recipe, config: Any, settings: Settings) -> Reader:

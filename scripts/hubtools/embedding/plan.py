@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError, shown
 from ..foreign.files import read_json_object
 from ..staging import replace_text
-from .files import write_whole
+from .files import hash_content, write_whole
 from .sources import Source, weight_of
 
 FORMAT = 1
@@ -186,18 +186,10 @@ class Plan:
                     writer.write_table(table.slice(start, stop - start), row_group_size=stop - start)
 
         write_whole(file, write)
-        entry = {"inputs": table.num_rows, "changed": changed, "sha256": _hash_of(file)}
+        entry = {"inputs": table.num_rows, "changed": changed, "sha256": hash_content(file)}
         content = {"format": FORMAT, **self.identity, "lists": [*self.lists, entry]}
         replace_text(self.folder / MANIFEST, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         self._take(entry)
-
-
-def _hash_of(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while part := opened.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 class _Places:
