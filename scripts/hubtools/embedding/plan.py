@@ -5,7 +5,6 @@ its row there. A later one gives places to inputs that have come since, and says
 they are now. A shard is done when its file bears the stamp of the last list that says anything of it.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -207,13 +206,15 @@ class _Places:
 
 
 def identities(paths, containers, keys) -> np.ndarray:
-    """128 bits for each input, (N, 2) uint64: who it is, whatever it holds."""
-    blake = hashlib.blake2b
-    joined = b"".join(
-        blake(path if container is None else b"%b\0%b\0%b" % (container, path, key.encode()), digest_size=16).digest()
+    """128 bits for each input, (N, 2) int64: who it is, whatever it holds. Of this process alone: Python's hashes are seeded."""
+    names = [
+        path if container is None else b"%b\0%b\0%b" % (container, path, key.encode())
         for path, container, key in zip(paths, containers, keys)
-    )
-    return np.frombuffer(joined, dtype=np.uint64).reshape(-1, 2)
+    ]
+    who = np.empty((len(names), 2), np.int64)
+    who[:, 0] = np.fromiter(map(hash, names), np.int64, len(names))
+    who[:, 1] = np.fromiter((hash(name + b"\0") for name in names), np.int64, len(names))
+    return who
 
 
 class Known:
@@ -226,7 +227,7 @@ class Known:
                 for batch in file.iter_batches(ROWS_AT_ONCE, columns=[*IDENTITY, *names]):
                     who = identities(*(batch[name].to_pylist() for name in IDENTITY))
                     parts.append((who[:, 0], who[:, 1], *(batch[name].to_numpy() for name in names)))
-        kinds = (np.uint64, np.uint64, np.int64, np.int64, np.int32, np.int32)
+        kinds = (np.int64, np.int64, np.int64, np.int64, np.int32, np.int32)
         columns = [np.concatenate([np.empty(0, kind), *rows]) for kind, rows in zip(kinds, zip(*parts))] if parts else [
             np.empty(0, kind) for kind in kinds
         ]  # fmt: skip
@@ -244,7 +245,9 @@ class Known:
         """(N, 2) identities -> (N,) indices, -1 for strangers."""
         if not len(self.first):
             return np.full(len(who), -1)
-        place = np.searchsorted(self.first, who[:, 0])
+        order = np.argsort(who[:, 0])  # in order, since leaping through a long array is slow
+        place = np.empty(len(who), np.int64)
+        place[order] = np.searchsorted(self.first, who[order, 0])
         found = np.full(len(who), -1)
         for _ in range(len(self.first)):  # once; more often where two share their first 64 bits
             inside = np.minimum(place, len(self.first) - 1)
