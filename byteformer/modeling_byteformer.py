@@ -601,8 +601,10 @@ class ByteFormerEmbeddings(nn.Module):
         """(B, S) ids in 0..V-1 -> tokens (T + 1, D)."""
         windows = byte_ids.unfold(1, self.token_reduction.kernel_size[0], self.token_reduction.stride[0])  # (B, N, k)
         kept = places_of(rows, windows.shape[1], byte_ids.device)
-        reduced, positions = self.reduce(byte_ids, take(windows, kept), kept), self.position_embeddings[0, 0]
-        tokens = [row + positions[:length] for row, length in zip(reduced.split(rows.lengths), rows.lengths)]
+        positions = self.position_embeddings[0, 0]
+        reduced = self.reduce(byte_ids, take(windows, kept), kept).split(rows.lengths)
+        tokens = [row + positions[: row.shape[0]] for row in reduced]
+        del reduced  # as large as the tokens, of which there would be three
         return self.dropout(torch.cat([*tokens, positions.new_zeros(1, positions.shape[1])]))
 
     def reduce(self, byte_ids: torch.Tensor, windows: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
