@@ -652,7 +652,8 @@ class ByteFormerEmbeddings(nn.Module):
         if isinstance(rows.lengths, Even):
             placed = reduced.unflatten(0, (rows.lengths.rows, -1)) + positions[: rows.lengths.length]
             return self.dropout(F.pad(placed.flatten(0, 1), (0, 0, 0, 1)))
-        tokens = [row + positions[:length] for row, length in zip(reduced.split(rows.lengths), rows.lengths)]
+        tokens = [row + positions[: row.shape[0]] for row in reduced.split(rows.lengths)]
+        del reduced  # as large as the tokens, of which there would be three
         return self.dropout(torch.cat([*tokens, positions.new_zeros(1, positions.shape[1])]))
 
     def reduce(self, byte_ids: torch.Tensor, windows: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:

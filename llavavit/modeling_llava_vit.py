@@ -394,8 +394,8 @@ def rows_of_numbers(name: str, rows: Numbers, width: Optional[int] = None) -> li
     require(not (is_tensor and rows.is_meta), "{} must hold values, got a tensor on the meta device", name)
     found = rows.tolist() if is_tensor else rows
     fits = isinstance(found, (list, tuple)) and len(found) > 0
-    for row in (found if width else [found]) if fits else ():
-        fits = fits and isinstance(row, (list, tuple)) and len(row) == (width or len(found))
+    for row in found if fits and width else [found]:
+        fits = fits and isinstance(row, (list, tuple)) and len(row) == (width or len(row))
         fits = fits and all(isinstance(number, int) and not isinstance(number, bool) for number in row)
     form = f"(n, {width})" if width else "(n,)"
     require(fits, "{} must be integers of shape {}, got {}", name, form, rows)
