@@ -281,6 +281,17 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) 
 CHUNK_TOKENS = 2048
 
 
+class Even(NamedTuple):
+    """Lengths of rows that are all alike, for recorded graphs, in which both numbers may be symbols."""
+
+    rows: int
+    length: int
+
+
+# Tokens of each row.
+Lengths = Union[Tuple[int, ...], Even]
+
+
 class Rows(NamedTuple):
     """How `tokens` (T + 1, D) divides into the rows of a batch.
 
@@ -288,7 +299,7 @@ class Rows(NamedTuple):
     real: (T + 1,) bool, which tokens count; None where all do, padding included (`mask_padding=False`).
     """
 
-    lengths: Tuple[int, ...]
+    lengths: Lengths
     real: Optional[torch.Tensor]
 
 
@@ -301,7 +312,12 @@ def works_in_chunks() -> bool:
     return not (torch.is_grad_enabled() or is_tracing())
 
 
-def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device) -> torch.Tensor:
+def total_of(lengths: Lengths) -> int:
+    """T."""
+    return lengths.rows * lengths.length if isinstance(lengths, Even) else sum(lengths)
+
+
+def window_indices(lengths: Lengths, window: int, shift: int, wrap: bool, device) -> torch.Tensor:
     """Cuts rows of these lengths, T tokens in all, into windows -> indices of tokens (n, W), T outside of the row.
 
     With `wrap`, the filled-up row is rolled left by `shift` first, so that its last window also holds its first tokens.
@@ -311,6 +327,8 @@ def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool
         no wrap: [. . . 0] [1 2 3 4]
     """
     lead = 0 if wrap else -shift % window
+    if isinstance(lengths, Even):
+        return even_window_indices(lengths, window, shift if wrap else -lead, device)
     counts = tuple(-(-(length + lead) // window) for length in lengths)
     sizes = torch.tensor([lengths, counts], device=device)  # (2, B)
     per_row = torch.cat([sizes, sizes.cumsum(1) - sizes])  # (4, B), with where each row and its windows start
@@ -324,6 +342,18 @@ def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool
     if lead:
         inside = inside & (position >= 0)
     return torch.where(inside, start + position, sum(lengths))
+
+
+def even_window_indices(lengths: Even, window: int, first: int, device) -> torch.Tensor:
+    """`window_indices` by formulas that hold for any number and length of rows; the windows start at token `first`."""
+    count = (lengths.length - min(first, 0) + window - 1) // window
+    position = torch.arange(count * window, device=device) + first  # in the row
+    beyond = position >= count * window
+    position = torch.where(beyond, position - count * window, position)
+    inside = (position >= 0) & (position < lengths.length)
+    starts = torch.arange(lengths.rows, device=device) * lengths.length
+    indices = torch.where(inside, starts[:, None] + position, total_of(lengths))  # (B, n/B * W)
+    return indices.flatten().unflatten(0, (-1, window))
 
 
 def attention_windows(rows: Rows, window: int, shift: int, fixed: bool, device: torch.device) -> Windows:
@@ -363,22 +393,38 @@ def split_windows(windows: Windows) -> Windows:
 
 def real_indices(rows: Rows, window: int, device: torch.device) -> torch.Tensor:
     """Cuts every row into windows without a shift: indices (n, W), T for tokens that do not count as well."""
-    indices = window_indices(rows.lengths, window, 0, True, device)
-    return indices if rows.real is None else indices.masked_fill(~rows.real.to(device)[indices], sum(rows.lengths))
+    return without_unreal(window_indices(rows.lengths, window, 0, True, device), rows)
+
+
+def row_indices(rows: Rows, length: int, device: torch.device) -> torch.Tensor:
+    """Indices (B, N) of a padded batch whose longest row has `length` tokens, T for tokens that do not count as well."""
+    if not isinstance(rows.lengths, Even):
+        return real_indices(rows, length, device)
+    indices = torch.arange(total_of(rows.lengths), device=device)  # as one window a row, without a division by symbols
+    return without_unreal(indices.unflatten(0, (rows.lengths.rows, length)), rows)
+
+
+def without_unreal(indices: torch.Tensor, rows: Rows) -> torch.Tensor:
+    if rows.real is None:
+        return indices
+    return indices.masked_fill(~rows.real.to(indices.device)[indices], total_of(rows.lengths))
 
 
 def merged_rows(rows: Rows) -> Rows:
     """The rows after merging. A merged token is real when either half is."""
-    lengths = tuple(-(-length // 2) for length in rows.lengths)
+    if isinstance(rows.lengths, Even):
+        lengths = Even(rows.lengths.rows, (rows.lengths.length + 1) // 2)
+    else:
+        lengths = tuple(-(-length // 2) for length in rows.lengths)
     if rows.real is None:
         return Rows(lengths, None)
-    real = real_indices(rows, 2, rows.real.device) < sum(rows.lengths)
+    real = real_indices(rows, 2, rows.real.device) < total_of(rows.lengths)
     return Rows(lengths, F.pad(real.any(1), (0, 1)))
 
 
 def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
     """(T + 1, D) -> (B, N, D) with zeros where there is no real token."""
-    return F.embedding(real_indices(rows, length, tokens.device), tokens)
+    return F.embedding(row_indices(rows, length, tokens.device), tokens)
 
 
 def pack(hidden_states: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -389,7 +435,7 @@ def pack(hidden_states: torch.Tensor, rows: Rows) -> torch.Tensor:
 
 def places_of(rows: Rows, length: int, device: torch.device) -> Optional[torch.Tensor]:
     """(B, N) bool, the places of the rows' tokens in a padded batch; None where they fill it."""
-    if min(rows.lengths) == length:
+    if isinstance(rows.lengths, Even) or min(rows.lengths) == length:
         return None
     return torch.arange(length, device=device) < torch.tensor(rows.lengths, device=device)[:, None]
 
@@ -407,7 +453,7 @@ def real_tokens(real_bytes: torch.Tensor, kernel_size: int) -> torch.Tensor:
     windows = real_bytes.unfold(1, kernel_size, kernel_size // 2)  # (B, N, k)
     whole, touched = windows.all(-1), windows.any(-1)
     first = touched & (touched.cumsum(1) == 1)
-    return torch.where(whole.any(1, keepdim=True), whole, first)
+    return whole | (first & ~whole.any(1, keepdim=True))
 
 
 def sinusoidal_positions(length: int, width: int) -> torch.Tensor:
@@ -425,7 +471,8 @@ def look_ups_pay(tokens: int, vocabulary: int) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
-    plain = type(module) in (nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
+    own_weight = type(module.weight) is nn.Parameter or torch.compiler.is_exporting()  # which puts stand-ins there
+    plain = type(module) in (nn.Conv1d, nn.Embedding) and own_weight
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return plain and not (any(hooks) or "forward" in vars(module))
 
@@ -602,19 +649,32 @@ class ByteFormerEmbeddings(nn.Module):
         windows = byte_ids.unfold(1, self.token_reduction.kernel_size[0], self.token_reduction.stride[0])  # (B, N, k)
         kept = places_of(rows, windows.shape[1], byte_ids.device)
         reduced, positions = self.reduce(byte_ids, take(windows, kept), kept), self.position_embeddings[0, 0]
+        if isinstance(rows.lengths, Even):
+            placed = reduced.unflatten(0, (rows.lengths.rows, -1)) + positions[: rows.lengths.length]
+            return self.dropout(F.pad(placed.flatten(0, 1), (0, 0, 0, 1)))
         tokens = [row + positions[:length] for row, length in zip(reduced.split(rows.lengths), rows.lengths)]
         return self.dropout(torch.cat([*tokens, positions.new_zeros(1, positions.shape[1])]))
 
     def reduce(self, byte_ids: torch.Tensor, windows: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
         """Embedding and convolution of the kept tokens, whose bytes are `windows` (T, k) -> (T, D)."""
         plain = is_plain(self.byte_embeddings) and is_plain(self.token_reduction)
-        if plain and look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
+        if plain and is_tracing():
+            tokens = self.sum_of_taps(byte_ids)
+        elif plain and look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
             taps = torch.arange(windows.shape[1], device=windows.device)
             tokens = F.embedding_bag(windows * windows.shape[1] + taps, self.tables(), mode="sum")
         else:
             embedded = self.byte_embeddings(byte_ids).transpose(1, 2)  # (B, D, S)
             tokens = take(self.token_reduction(embedded).transpose(1, 2), kept)
         return tokens.to(self.position_embeddings.dtype)
+
+    def sum_of_taps(self, byte_ids: torch.Tensor) -> torch.Tensor:
+        """(B, S) -> (T, D) by operations that any length and any exporter can follow."""
+        kernel_size, stride = self.token_reduction.kernel_size[0], self.token_reduction.stride[0]
+        reach = (byte_ids.shape[1] - kernel_size) // stride * stride + 1  # from the first token's tap to the last's
+        tables = self.tables().unflatten(0, (-1, kernel_size)).unbind(1)
+        taps = (byte_ids[:, tap : tap + reach : stride] for tap in range(kernel_size))
+        return sum(F.embedding(tap, table) for tap, table in zip(taps, tables)).flatten(0, 1)
 
     def tables(self) -> torch.Tensor:
         """(V * k, D): row v * k + j is what byte v adds to a token at tap j. In float32: k of them are added up."""
@@ -646,7 +706,8 @@ class ByteFormerEncoder(nn.Module):
             tokens, probabilities = layer(tokens, rows, output_attentions)
             attentions.append(probabilities)
             if layer.downsample is not None:
-                rows, length = merged_rows(rows), -(-length // 2)
+                rows = merged_rows(rows)
+                length = rows.lengths.length if isinstance(rows.lengths, Even) else -(-length // 2)
         hidden_states = unpack(tokens, rows, length)
         states.append(hidden_states if len(self.layers) in kept_states else None)
         return hidden_states, rows, tuple(states), tuple(attentions)
@@ -795,10 +856,10 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         kernel_size = self.config.conv_kernel_size
         batch, length = byte_ids.shape[0], (byte_ids.shape[1] - kernel_size) // (kernel_size // 2) + 1
         if real_bytes is None:
-            return Rows((length,) * batch, None), length
+            return Rows(Even(batch, length) if is_tracing() else (length,) * batch, None), length
         real = real_tokens(real_bytes, kernel_size)
         if is_tracing():
-            return Rows((length,) * batch, F.pad(real.flatten(), (0, 1))), length
+            return Rows(Even(batch, length), F.pad(real.flatten(), (0, 1))), length
         numbers = torch.arange(1, length + 1, device=real.device)
         rows = Rows(tuple((real * numbers).amax(1).tolist()), None)  # up to the last real token
         empty = rows.lengths.index(0) if 0 in rows.lengths else None
@@ -811,7 +872,7 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         hidden_states = self.layernorm(hidden_states)
         if rows.real is None:
             return hidden_states, hidden_states.mean(1)
-        real = real_indices(rows, hidden_states.shape[1], hidden_states.device)[..., None] < sum(rows.lengths)
+        real = row_indices(rows, hidden_states.shape[1], hidden_states.device)[..., None] < total_of(rows.lengths)
         hidden_states = hidden_states.masked_fill(~real, 0)
         return hidden_states, hidden_states.sum(1) / real.sum(1).clamp(min=1)
 

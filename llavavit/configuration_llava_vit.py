@@ -149,7 +149,9 @@ class LlavaViTConfig(PretrainedConfig):
         for kind, has_own in (("Video", True), ("Image", native)):
             if has_own and any(f"For{kind}Classification" in name for name in self.architectures or ()):
                 pipeline = f"{kind.lower()}_processing_llava_vit.LlavaViT{kind}ClassificationPipeline"
-                return {f"{kind.lower()}-classification": {"impl": pipeline, "pt": [f"AutoModelFor{kind}Classification"]}}
+                return {
+                    f"{kind.lower()}-classification": {"impl": pipeline, "pt": [f"AutoModelFor{kind}Classification"]}
+                }
         return {}
 
     def check_values(self):

@@ -311,6 +311,54 @@ class Patches(NamedTuple):
     runs: Optional[Tuple[int, ...]] = None
 
 
+# Patches that a pack on a CPU goes through the model at a time, or its largest sample: enough for fast products. Of 16
+# images of 8 to 48 patches a side all at once take FIGURE times the memory of the largest alone, beside inputs and outputs.
+PACK_SIZE = 2048
+
+
+def can_split(patches: Patches) -> bool:
+    """Whether samples may be computed in turns: gradients need what all leave behind, a GPU and a graph take all at once."""
+    on_cpu = patches.pixel_values.device.type == "cpu"
+    return patches.lengths is not None and on_cpu and not torch.is_grad_enabled() and not is_tracing()
+
+
+def split_pack(patches: Patches, size: int) -> List[Patches]:
+    """Packs of neighbouring samples, each of at most `size` patches or those of the largest sample."""
+    limit, runs, start = max(size, *patches.lengths), iter(patches.runs), 0
+    groups: List[List[int]] = [[]]
+    for length in patches.lengths:
+        if sum(groups[-1]) + length > limit:
+            groups.append([])
+        groups[-1].append(length)
+    parts = []
+    for lengths in groups:
+        part, own = slice(start, start := start + sum(lengths)), []
+        while sum(own) < sum(lengths):
+            own.append(next(runs))
+        pixel_values, positions = patches.pixel_values[part], patches.positions[part]
+        parts.append(Patches(pixel_values, None, positions, tuple(lengths), tuple(own)))
+    return parts
+
+
+def join_outputs(parts: Sequence[LlavaViTModelOutput]) -> LlavaViTModelOutput:
+    """What packs gave one after the other, as the pack of all their samples gives it."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(tensors):
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    states = None if parts[0].hidden_states is None else zip(*(part.hidden_states for part in parts))
+    layers = None if parts[0].attentions is None else zip(*(part.attentions for part in parts))
+    return LlavaViTModelOutput(
+        last_hidden_state=joined([part.last_hidden_state for part in parts]),
+        pooler_output=joined([part.pooler_output for part in parts]),
+        hidden_states=states and tuple(joined(tensors) for tensors in states),
+        attentions=layers and tuple(sum(runs, ()) for runs in layers),
+        merged_states=joined([part.merged_states for part in parts]),
+    )
+
+
 def check_pixel_values(config: LlavaViTConfig, pixel_values: Optional[torch.Tensor]) -> torch.Tensor:
     """(B, C, H, W) or (B, C, T, H, W), floating point, in whole patches -> (B, C, T, H, W); else ValueError."""
     require_tensor("pixel_values", pixel_values)
@@ -398,8 +446,8 @@ def grid_of(config: LlavaViTConfig, pixel_values: torch.Tensor) -> Grid:
 def split_indices(indices: torch.Tensor, rows: int, columns: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Frame, row and column of each patch index, all shaped as `indices`."""
     frame = torch.div(indices, rows * columns, rounding_mode="floor")
-    row = torch.div(indices, columns, rounding_mode="floor") % rows
-    return frame, row, indices % columns
+    row = torch.div(indices, columns, rounding_mode="floor")  # of all frames
+    return frame, row - frame * rows, indices - row * columns  # no remainders: ONNX has none by a size
 
 
 def patch_positions_of(indices: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -661,6 +709,8 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     [x0*cos(a0) - x1*sin(a0), x1*cos(a1) + x0*sin(a1), x2*cos(a2) - x3*sin(a2), ...].
     """
     even, odd = x[..., 0::2], x[..., 1::2]
+    if is_tracing():  # ONNX has no writes into slices
+        return x * cos + torch.stack((-odd, even), dim=-1).flatten(-2) * sin
     rotated = x * cos
     # In place on the fresh product: stacking -odd and even would write and read another copy of x.
     rotated[..., 0::2].addcmul_(odd, sin[..., 0::2], value=-1)
@@ -1002,20 +1052,26 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
             patches = read_pixels(config, pixel_values, visible_indices, patch_positions)
         else:
             patches = read_pack(config, pixel_values, visible_indices, patch_positions, grid_thw, lengths)
+        parts = split_pack(patches, PACK_SIZE) if can_split(patches) else [patches]
+        outputs = join_outputs([self.encode(part, output_hidden_states, output_attentions) for part in parts])
+        return outputs if return_dict else outputs.to_tuple()
+
+    def encode(self, patches: Patches, output_hidden_states, output_attentions) -> LlavaViTModelOutput:
+        """The steps of a forward: embed, place, encode, normalise and pool, merge."""
+        config = self.config
         tokens = self.embeddings(patches.pixel_values, patches.indices)
         positions = patches.positions.to(tokens.device)
         cos, sin = rotary_cos_sin(positions, config.head_dim, config.rope_theta, tokens.dtype)
         tokens = self.layernorm_pre(tokens)
         encoded = self.encoder(tokens, cos, sin, output_hidden_states, output_attentions, patches.runs)
-        last_hidden_state, pooled = self.pool(encoded.last_hidden_state, lengths)
-        outputs = LlavaViTModelOutput(
+        last_hidden_state, pooled = self.pool(encoded.last_hidden_state, patches.lengths)
+        return LlavaViTModelOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             merged_states=None if self.merger is None else self.merge(encoded.last_hidden_state, patches),
         )
-        return outputs if return_dict else outputs.to_tuple()
 
     def pool(self, hidden_states: torch.Tensor, lengths: Optional[Tuple[int, ...]]):
         """`last_hidden_state` and `pooler_output` of the encoded tokens."""

@@ -39,6 +39,14 @@ def parse(argv: Optional[Sequence[str]]):
         metavar="FILE.py:NAME",
         help="your own original, to compare configuration, structure and outputs with",
     )
+    parser.add_argument(
+        "--files",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="pictures, sounds or clips for which exported files must give the classifier's own labels",
+    )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of REPO_ID")
     parser.add_argument(
         "--run-foreign-code",
@@ -58,7 +66,9 @@ def verify_target(arguments, progress: "Callable[[Check], None]") -> "List[Check
     if Path(arguments.target).exists():
         if arguments.revision:
             raise UserError(f"--revision goes with a repository on the Hub; {arguments.target} is a local folder")
-        return verify_folder(arguments.target, checkpoint, reference, progress, arguments.run_foreign_code)
+        return verify_folder(
+            arguments.target, checkpoint, reference, progress, arguments.run_foreign_code, given(arguments.files)
+        )
     if not REPO_ID.fullmatch(arguments.target):
         raise UserError(
             f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name"
@@ -68,7 +78,16 @@ def verify_target(arguments, progress: "Callable[[Check], None]") -> "List[Check
     from hubtools.hub.secrets import take_token
 
     folder = fetch_verified(arguments.target, revision=arguments.revision, token=take_token())
-    return verify_folder(folder, checkpoint, reference, progress, arguments.run_foreign_code)
+    return verify_folder(
+        folder, checkpoint, reference, progress, arguments.run_foreign_code, given(arguments.files)
+    )
+
+
+def given(files: Sequence[Path]) -> Sequence[Path]:
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"--files {file} is not a file")
+    return files
 
 
 def verdict(target: str, checks: "Sequence[Check]", seconds: float) -> str:

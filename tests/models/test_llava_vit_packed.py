@@ -183,6 +183,29 @@ def test_other_outputs_of_a_pack():
     assert torch.equal(plain[0], model(**packed).last_hidden_state) and len(plain) == 2
 
 
+def test_a_pack_without_gradients_is_computed_in_turns_and_comes_out_whole(monkeypatch):
+    """Its memory is that of its largest sample: no more patches than that one's are ever in a block at a time."""
+    for settings in ({}, {"use_head": False, "out_hidden_size": 48}, {"frame_windows_size": 1}):
+        model = tiny_model(**settings)
+        shapes = ((1, 16, 32), (2, 16, 16), (4, 32, 16), (1, 16, 16), (1, 16, 16), (3, 16, 32))
+        packed = model.pack([torch.randn(3, *shape) for shape in shapes])  # of 8, 8, 32, 4, 4 and 24 patches
+        sizes, asked = [], dict(output_hidden_states=[0, -1], output_attentions=True)
+        hook = model.encoder.layers[0].mlp.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+        whole = model(**packed, **asked)
+        monkeypatch.setattr(modeling, "PACK_SIZE", 16)
+        with torch.no_grad():
+            turns = model(**packed, **asked)
+        model(**packed)
+        hook.remove()
+        assert sizes == [80, 16, 32, 32, 80]
+        for name, expected in whole.items():
+            found = turns[name] if isinstance(expected, tuple) else (turns[name],)
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            for entry, wanted in zip(found, expected, strict=True):
+                pairs = zip(entry, wanted, strict=True) if isinstance(wanted, tuple) else [(entry, wanted)]
+                assert all(a is b is None or relative_error(a, b) < 1e-5 for a, b in pairs), name
+
+
 @torch.no_grad()
 def test_packs_in_half_precision_and_autocast():
     model = tiny_model()
