@@ -446,8 +446,8 @@ def grid_of(config: LlavaViTConfig, pixel_values: torch.Tensor) -> Grid:
 def split_indices(indices: torch.Tensor, rows: int, columns: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Frame, row and column of each patch index, all shaped as `indices`."""
     frame = torch.div(indices, rows * columns, rounding_mode="floor")
-    row = torch.div(indices, columns, rounding_mode="floor") % rows
-    return frame, row, indices % columns
+    row = torch.div(indices, columns, rounding_mode="floor")  # of all frames
+    return frame, row - frame * rows, indices - row * columns  # no remainders: ONNX has none by a size
 
 
 def patch_positions_of(indices: torch.Tensor, grid: Grid) -> torch.Tensor:
@@ -709,6 +709,8 @@ def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     [x0*cos(a0) - x1*sin(a0), x1*cos(a1) + x0*sin(a1), x2*cos(a2) - x3*sin(a2), ...].
     """
     even, odd = x[..., 0::2], x[..., 1::2]
+    if is_tracing():  # ONNX has no writes into slices
+        return x * cos + torch.stack((-odd, even), dim=-1).flatten(-2) * sin
     rotated = x * cos
     # In place on the fresh product: stacking -odd and even would write and read another copy of x.
     rotated[..., 0::2].addcmul_(odd, sin[..., 0::2], value=-1)

@@ -181,29 +181,27 @@ class FileClip:
 
     def _count_packets(self):
         """How many frames the file should hold, without decoding. Notes what the container claims and what is missing."""
-        packets, discarded, end, last = 0, 0, 0.0, None
+        packets, discarded, end = 0, 0, 0.0
         with self._open() as container:
             stream = self._video_stream(container)
             self.claimed, self.time_base = stream.frames or 0, stream.time_base
+            gif = GifCheck() if container.format.name == "gif" else None
             for packet in filter(None, self._packets(container)):
                 if packet.pts is not None:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index == stream.index:
-                    packets, discarded, last = packets + 1, discarded + bool(packet.is_discard), packet
+                    packets, discarded = packets + 1, discarded + bool(packet.is_discard)
+                    if gif is not None:
+                        gif.add(bytes(packet))
             start, rate = float((container.start_time or 0) / av.time_base), stream.average_rate
             total = float((container.duration or 0) / av.time_base)
-            if container.format.name == "gif" and last is not None:
-                self._check_gif(bytes(last))
         self.claimed = max(self.claimed - discarded, 0)
         # Not every container tells how long its last frames last.
         if total and end - start + 2 / float(rate or 25) < total * 0.95:
             self.shortfall = f"the file ends after {max(end - start, 0):.1f} of {total:.1f} seconds"
+        if gif is not None:
+            self.shortfall = self.shortfall or gif.fault()
         return packets - discarded
-
-    def _check_gif(self, picture):
-        """A GIF says neither how long nor how large it is: only the byte at its end tells that nothing is missing."""
-        if not picture.rstrip(b"\x00").endswith(b";"):
-            self.shortfall = "the file ends before its last picture does"
 
     def _decode(self):
         self.damage = 0
@@ -266,6 +264,54 @@ class FileClip:
         if frame.pts is not None:
             return float(frame.pts * self.time_base)
         return None if self.fps is None else number / self.fps
+
+
+class GifCheck:
+    """Whether a GIF is whole. It says neither how long nor how large it is, and FFmpeg passes over what it cannot read:
+    only its blocks, one leading to the next, tell.
+    """
+
+    TRAILER, PICTURE, EXTENSION = b";,!"
+
+    def __init__(self):
+        self.packets, self.broken, self.ended = 0, 0, False
+
+    def add(self, data):
+        """The next packet, which ought to be one picture with the extensions before it."""
+        self.packets += 1
+        try:
+            self.broken += self._pictures(data) != 1
+        except IndexError:  # a block leads beyond the data
+            self.broken += 1
+
+    def fault(self):
+        """In words, empty where nothing is wrong."""
+        if self.broken > 1 or self.broken and self.ended:
+            return f"{self.broken} of {self.packets} parts are no whole picture"
+        return "" if self.ended else "the file ends before its last picture does"
+
+    def _pictures(self, data):
+        place, pictures = 13 + palette_size(data[10]) if data[:3] == b"GIF" else 0, 0
+        while place < len(data):
+            kind = data[place]
+            if kind == self.TRAILER:
+                self.ended = True
+                break
+            if kind == self.PICTURE:
+                pictures, place = pictures + 1, place + 11 + palette_size(data[place + 9])
+            elif kind == self.EXTENSION:
+                place += 2
+            else:
+                return None
+            while data[place]:
+                place += data[place] + 1
+            place += 1
+        return pictures
+
+
+def palette_size(flags):
+    """Bytes of the palette that the flags of a GIF's screen or picture announce."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
 def is_cover(stream):

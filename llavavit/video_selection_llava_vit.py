@@ -331,15 +331,14 @@ def spread(cells):
 
 def half_pixel_planes(reference):
     """The reference (S, S) at whole pixels, half a pixel right, half a pixel down, and both: (4, n, n) uint8, n = S + 2 * MARGIN."""
-    wide = np.pad(reference, MARGIN, mode="edge").astype(np.int16)
-    wider = np.pad(wide, (2, 3), mode="edge")
+    wider = np.pad(reference, (MARGIN + 2, MARGIN + 3), mode="edge").astype(np.int16)
     right, down = (
         filtered(wider, 1, HALF_PIXEL),
         filtered(wider, 0, HALF_PIXEL),
     )  # within -2550..10710: half the bytes of the second pass
     both = filtered(right.astype(np.int32), 0, HALF_PIXEL)
     halves = (right[2:-3] + 16 >> 5, down[:, 2:-3] + 16 >> 5, both + 512 >> 10)
-    return np.stack((wide, *halves)).clip(0, 255).astype(np.uint8)
+    return np.stack((wider[2:-3, 2:-3], *halves)).clip(0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -9,24 +9,24 @@ its users would run it: the memory that one has freed would make the other's all
 reference / model, so above 1 the model is faster. The ceiling is what it would be if the model took no longer than its
 matrix products take at the machine's best speed for large ones. Peak memory is the rise of the process's resident set
 during one forward, over the model at rest. The last line is one JSON document.
+
+Cases of their own, which run when they are named and take no reference:
+
+    python scripts/benchmark.py --case video-file     # from a video file to the model's input, beside decoding alone
+    python scripts/benchmark.py --case video-recall   # which of the patches that matter each selection keeps
+    python scripts/benchmark.py --case video-digits   # trains on panned clips, once with each selection: many minutes
 """
 
 from hubtools import isolation  # noqa: F401 (first: see there)
 
 # isort: split
+import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, Optional, Sequence, Tuple
 
-import torch
-from hubtools.benchmarks.measure import can_measure_peak
-from hubtools.benchmarks.models import CASES, OURS, REFERENCE, case_named, load_reference, reference_file
-from hubtools.benchmarks.timing import measure_loads, measure_times
-from hubtools.benchmarks.worker import Worker
 from hubtools.errors import ArgumentParser, UserError, run_script
-
-MIB = 2**20
 
 
 def positive(text: str) -> int:
@@ -37,96 +37,67 @@ def positive(text: str) -> int:
 
 
 def parse(argv: Optional[Sequence[str]]):
+    from hubtools.benchmarks import CASES, OWN_CASES
+
     parser = ArgumentParser(prog="benchmark.py", description=__doc__)
     light, heavy = ([case.name for case in CASES.values() if case.heavy is is_heavy] for is_heavy in (False, True))
+    heavy = ", ".join((*heavy, *OWN_CASES))
     parser.add_argument(
-        "--case", action="append", help=f"repeatable; default: {', '.join(light)}; only when named: {', '.join(heavy)}"
+        "--case", action="append", help=f"repeatable; default: {', '.join(light)}; only when named: {heavy}"
     )
     parser.add_argument(
         "--reference", metavar="FILE.py:NAME", help="NAME(config: dict) -> torch.nn.Module; default: the case's"
     )
     parser.add_argument("--repeats", type=positive, default=7, help="counted runs of each model (default 7)")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="threads of each run")
+    parser.add_argument("--threads", type=positive, help="threads of each run (default: torch's own choice)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there as well")
     return parser.parse_args(argv)
 
 
-def measure(name: str, arguments) -> Dict[str, object]:
-    case = case_named(name)
-    reference = reference_file(arguments.reference or case.reference)
-    load_reference(reference)  # a mistyped one is told before anything is measured
-    result = {"case": name, "reference": reference.rpartition("/")[2], "threads": arguments.threads}
-    result.update(measure_times(case, reference, arguments.repeats, arguments.threads))
-    peaks = {which: measure_peak(name, which, reference, arguments.threads) for which in (OURS, REFERENCE)}
-    result["peak_bytes"] = peaks
-    known = None not in peaks.values() and peaks[REFERENCE] > 0
-    result["memory_ratio"] = peaks[OURS] / peaks[REFERENCE] if known else None
-    if case.largest and known:
-        result["pack_bytes"] = measure_pack(name, reference, arguments.threads)
-    if case.loads:
-        result["time_per_unit"] = measure_loads(case, reference, arguments.repeats, arguments.threads)
-    return result
+def check_case(name: str, arguments) -> None:
+    """Before anything is measured."""
+    from hubtools.benchmarks import OWN_CASES, case_named
+
+    if name not in OWN_CASES:
+        case_named(name)
+        return
+    from hubtools.clips import need_av
+
+    need_av(f"case {name}")
+    if arguments.reference:
+        raise UserError(f"--reference: case {name} compares no models; leave it out")
 
 
-def measure_peak(name: str, which: str, reference: str, threads: int) -> Optional[int]:
-    """None where the system cannot tell."""
-    if not can_measure_peak():
-        return None
-    with Worker(name, which, reference, threads) as worker:
-        return worker.peak_bytes()
+def run_case(name: str, arguments) -> Tuple[Dict[str, object], str]:
+    """What was measured, and how it is told."""
+    from hubtools.benchmarks import OWN_CASES, comparison
 
-
-def measure_pack(name: str, reference: str, threads: int) -> Dict[str, int]:
-    with Worker(name, OURS, reference, threads) as worker:
-        return worker.memory_of_pack()
-
-
-def described_pack(result: Dict[str, object]) -> str:
-    """How many times the memory of its largest sample alone a pack takes, apart from its inputs and output."""
-    if "pack_bytes" not in result:
-        return ""
-    alone, held = (result["pack_bytes"][key] for key in ("largest_alone", "inputs_and_output"))
-    times = (result["peak_bytes"][OURS] - held) / alone
-    return (
-        f"; largest sample alone {alone / MIB:.0f} MiB, inputs and output {held / MIB:.0f} MiB: "
-        f"without these {times:.2f} times the largest alone"
-    )
-
-
-def describe(result: Dict[str, object]) -> str:
-    medians, peaks = result["median_seconds"], result["peak_bytes"]
-    memory = "unknown"
-    if result["memory_ratio"] is not None:
-        memory = f"{peaks[OURS] / MIB:.0f} against {peaks[REFERENCE] / MIB:.0f} MiB, {result['memory_ratio']:.2f} of it"
-    loads = result.get("time_per_unit", {})
-    scaling = (
-        "; time per "
-        + case_named(result["case"]).unit
-        + " "
-        + ", ".join(f"{name}: {value:.2f}" for name, value in loads.items())
-        if loads
-        else ""
-    )
-    return (
-        f"{result['case']}: median {medians[OURS]:.3f} against {medians[REFERENCE]:.3f} s, ratio {result['time_ratio']:.2f} "
-        f"(ceiling {result['ratio_ceiling']:.2f}); "
-        f"peak memory {memory}; largest difference {result['largest_difference']:.1e} of {result['largest_magnitude']:.1e}"
-        f"{described_pack(result)}{scaling}"
-    )
+    if name not in OWN_CASES:
+        result = comparison.measure(name, arguments)
+        return result, comparison.describe(result)
+    case = importlib.import_module(f"hubtools.benchmarks.{name.replace('-', '_')}")
+    result = {"case": name, "threads": arguments.threads, **case.measure(arguments.repeats, arguments.threads)}
+    return result, case.describe(result)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
+    from hubtools.benchmarks import CASES
+
     arguments = parse(argv)
     names = arguments.case or [case.name for case in CASES.values() if not case.heavy]
     for name in names:
-        case_named(name)
+        check_case(name, arguments)
     if arguments.json and not arguments.json.parent.is_dir():
         raise UserError(f"the folder of --json does not exist: {arguments.json.parent}")
+    import torch
+
+    arguments.threads = arguments.threads or torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     results = []
     for name in names:
-        results.append(measure(name, arguments))
-        print(describe(results[-1]), flush=True)
+        result, told = run_case(name, arguments)
+        results.append(result)
+        print(told, flush=True)
     document = json.dumps({"torch": torch.__version__, "results": results})
     if arguments.json:
         arguments.json.write_text(document + "\n")

@@ -118,7 +118,6 @@ def check_installed(engine: str) -> None:
 
 
 def job_of(arguments):
-    import torch
     from hubtools.embedding.model import Settings
     from hubtools.embedding.run import Job
 
@@ -142,7 +141,7 @@ def job_of(arguments):
         settings=settings,
         column=arguments.column,
         engine=arguments.engine,
-        device=arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=arguments.device,
         threads=arguments.threads or cores,
         workers=min(cores, 8) if arguments.workers is None else arguments.workers,
         seconds=arguments.timeout,

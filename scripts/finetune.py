@@ -140,12 +140,12 @@ def main(argv=None) -> int:
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
     import torch
     from hubtools.finetuning.datasets import build_data
-    from hubtools.finetuning.lora import with_adapters
     from hubtools.finetuning.starting_point import (
         freeze_all_but_head,
         load_model,
         load_processor,
         read_folder_recipe,
+        with_adapters,
         with_native_resolution,
     )
     from hubtools.finetuning.training import train

@@ -161,6 +161,27 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """A model as an exported file holds it: a function of named tensors, of sizes that vary, with named outputs.
+
+    Attributes:
+        name: of the file, without its ending.
+        inputs: name -> sizes, each a number, or the name of one that varies.
+        outputs: the same.
+        steps: of a size that varies, the number of which it is a multiple, where that is not 1.
+        make_inputs: (sizes that vary, generator) -> tensors by name.
+        trials: sizes to export with (the first, in which no size is 1) and to compare with.
+    """
+
+    name: str
+    inputs: Mapping[str, Tuple[Any, ...]]
+    outputs: Mapping[str, Tuple[Any, ...]]
+    make_inputs: Callable[[Mapping[str, int], Any], Dict[str, Any]]
+    trials: Tuple[Mapping[str, int], ...]
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class VideoProcessor:
     """A processor of video files that ships as code, beside transformers' CLIPImageProcessor.
 
@@ -223,6 +244,8 @@ class Package:
         inputs: what the model is trained on: "pixels" or "bytes".
         lora_targets: regular expression of the linear layers that get adapters.
         cases: of the benchmark.
+        graphs: (config, architecture) -> what the model is exported as; UserError for one that cannot be.
+        array_lines: (config, settings of the processor) -> lines of NumPy that make the first graph's inputs.
     """
 
     name: str
@@ -248,6 +271,8 @@ class Package:
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
     hosts: Mapping[str, Host] = field(default_factory=dict)
+    graphs: Callable[[Any, str], Tuple[Graph, ...]] = lambda config, architecture: ()
+    array_lines: Callable[[Any, Mapping[str, Any]], str] = lambda config, settings: ""
     processors_if_named: bool = False
     own_defaults: Callable[[Any], Dict[str, Any]] = lambda config: {}
     subject: Callable[[Any, Any], Optional[str]] = lambda recipe, config: None

@@ -165,7 +165,7 @@ class Files(Dataset):
 def test_runs_threads_and_workers_give_the_same(files, monkeypatch):
     paths = [files / name for name in ENCODERS]
     alone = [processor()(videos=path, return_tensors="pt") for path in paths]
-    for workers in (0, 2):
+    for workers in (0, 1, 2):
         loaded = list(DataLoader(Files(paths), batch_size=None, num_workers=workers))
         assert all(torch.equal(one[key], other[key]) for one, other in zip(alone, loaded) for key in one)
     monkeypatch.setattr(video_reading_llava_vit, "AS_MANY_AS_CORES", 1)
@@ -194,7 +194,7 @@ def test_without_pyav_files_are_refused_and_frames_work(files, frames, monkeypat
 # --- damaged files: what decodes is used, with a warning --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cut.mkv", "cut.webm", "cut.gif", "cut.avi", "corrupt.mp4", "corrupt.ts"])
+@pytest.mark.parametrize("name", ["cut.mkv", "cut.webm", "cut.gif", "cut.avi", "corrupt.mp4", "corrupt.ts", "corrupt.gif"])
 def test_damaged_files_are_used_as_far_as_they_go(name, tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)  # noise: pictures of equal size
     codec, pixel_format, options = ENCODERS[

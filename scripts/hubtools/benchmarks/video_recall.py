@@ -21,8 +21,8 @@ SELECTIONS = ("codec", "difference", "stream vectors", "random")
 SIDE = 16  # patches of the model's picture along a side
 
 
-def measure(clips: int = 10, frames: int = 64) -> Dict[str, object]:
-    """Mean and least recall of each selection, by kind of clip and by camera."""
+def measure(repeats: int, threads: int, clips: int = 10, frames: int = 64) -> Dict[str, object]:
+    """Mean and least recall of each selection, by kind of clip and by camera. Nothing is timed or repeated."""
     result = []
     for kind, make in KINDS.items():
         for pan in (False, True):

@@ -18,8 +18,9 @@ import torch
 from ..errors import UserError, run_script
 from ..facts import Case, Load
 from ..isolation import isolated_command
+from . import case_named
 from .measure import count_flops, forward_peak_bytes
-from .models import Inputs, build, case_named, inputs_of
+from .models import Inputs, build, inputs_of
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 LARGEST = "the largest sample alone"  # a load's name

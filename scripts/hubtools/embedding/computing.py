@@ -37,10 +37,7 @@ class Embedder:
 
     def __init__(self, folder: Path, settings: Settings, device: str, threads: int):
         import torch
-        from transformers.utils import logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         torch.set_num_threads(threads)
         self.settings, self.device = settings, device
         recipe, self.config = read_model_folder(folder, settings)
@@ -89,11 +86,13 @@ class Embedder:
         """One pack, in which every input attends to itself alone; neighbours of one size share a call of attention."""
         import torch
 
-        names = ["pixel_values", "patch_positions"]
-        packed = {name: torch.from_numpy(np.concatenate([item.arrays[name] for item in items])) for name in names}
-        packed["pixel_values"] = packed["pixel_values"].to(self.model.dtype)
+        def joined(name: str) -> Any:
+            # In memory of torch's own, which is aligned alike each time: the last bits of products depend on that.
+            return torch.cat([torch.from_numpy(item.arrays[name]) for item in items])
+
+        packed = {"pixel_values": joined("pixel_values"), "patch_positions": joined("patch_positions")}
         if self.config.frame_windows_size:
-            packed["grid_thw"] = torch.from_numpy(np.concatenate([item.arrays["grid_thw"] for item in items]))
+            packed["grid_thw"] = joined("grid_thw")
         else:
             packed["cu_seqlens"] = torch.tensor([0, *np.cumsum([item.length for item in items]).tolist()])
         return packed

@@ -1,5 +1,6 @@
 """Decoding in this machine's processes: torch's DataLoader, and what becomes of inputs that end one."""
 
+import warnings
 from collections import deque
 from typing import Deque, Iterable, Iterator, List, Tuple, Union
 
@@ -71,15 +72,17 @@ def decode(windows: Iterable[Window], read: Careful, workers: int) -> Iterator[D
 
 def _loader(read: Careful, windows: Iterable[Window], workers: int) -> DataLoader:
     longest = read.seconds * 8 + PATIENCE  # of a window of videos
-    return DataLoader(
-        _Reading(read),
-        sampler=windows,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=_in_worker,
-        timeout=longest,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # how many is the user's choice
+        return DataLoader(
+            _Reading(read),
+            sampler=windows,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_in_worker,
+            timeout=longest,
+        )
 
 
 def _alone(source, read: Careful) -> Union[Item, Failure]:

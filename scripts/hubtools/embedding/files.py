@@ -39,7 +39,7 @@ def only_one(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with open(folder / LOCK, "w") as file:
+    with open(folder / LOCK, "a") as file:
         try:
             # Of the process alone: workers that outlive a killed run for a moment do not hold it.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -84,13 +84,13 @@ class Plan:
         where = f"output {self.folder}"
         if stated.get("format") != FORMAT or not isinstance(stated.get("lists"), list):
             raise UserError(f"{where}: {MANIFEST} is of format {shown(stated.get('format'))}; accepted: {FORMAT}")
-        for part, kind in (("model", "model"), ("options", "option")):
+        for part, kind in (("model", "of another model"), ("options", "with other options")):
             ours, theirs = self.identity[part], stated.get(part) or {}
             for key in sorted({*ours, *theirs}):
                 if ours.get(key) != theirs.get(key):
+                    name = f"--{key.replace('_', '-')}" if part == "options" else key
                     raise UserError(
-                        f"{where} was made with another {kind}: {key} {shown(theirs.get(key))}, not {shown(ours.get(key))}; "
-                        "name another --output"
+                        f"{where} was made {kind}: {name} {shown(theirs.get(key))}, not {shown(ours.get(key))}; name another --output"
                     )
         for entry in stated["lists"]:
             self._take(entry)

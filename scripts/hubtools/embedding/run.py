@@ -32,7 +32,8 @@ class Job:
         settings: what decides about the bytes.
         column: of a CSV or Parquet list.
         engine: "local" or "ray".
-        device, threads: of the model.
+        device: of the model; None for a GPU where there is one.
+        threads: of the model on the CPU.
         workers: processes that decode.
         seconds: that an input may take to be read.
         retry_failed: try again what failed before.
@@ -44,7 +45,7 @@ class Job:
     settings: Settings
     column: Optional[str]
     engine: str
-    device: str
+    device: Optional[str]
     threads: int
     workers: int
     seconds: float
@@ -77,6 +78,7 @@ def embed(job: Job) -> Outcome:
     Raises:
         UserError: an option, model, input or output that does not do; a full disk.
     """
+    quieten()
     recipe, config = read_model_folder(job.model, job.settings)
     reader = build_reader(job.model, recipe, config, job.settings)
     listing = Listing(job.inputs, reader.suffixes, job.column, leave_out=job.output)
@@ -98,6 +100,14 @@ def embed(job: Job) -> Outcome:
             failed = shards.write_failed(footers)
             gone = sum(footer.gone for footer in footers.values())
     return Outcome(plan.inputs - failed - gone, failed, done, plan.shards, found, dict(listing.skipped))
+
+
+def quieten() -> None:
+    """transformers' remarks on how processors were chosen are for programmers."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def check_folder(output: Path) -> None:
@@ -154,7 +164,10 @@ def engine_of(job: Job, read: Careful) -> Engine:
         return lambda windows: compute_on_ray(windows, read, job)
 
     def compute(windows: Iterable[Window]) -> Iterator[Computed]:
-        embedder = Embedder(job.model, job.settings, job.device, job.threads)
+        import torch
+
+        device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        embedder = Embedder(job.model, job.settings, device, job.threads)
         for window, items in decode(windows, read, job.workers):
             yield window, embedder(items)
 

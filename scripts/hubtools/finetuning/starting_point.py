@@ -1,4 +1,4 @@
-"""The folder that training starts from: recipe, model with the right head, processor."""
+"""The folder that training starts from: recipe, model with the right head, which of its weights are trained, processor."""
 
 import dataclasses
 from pathlib import Path
@@ -10,6 +10,7 @@ from ..assembly.recipes import Recipe
 from ..errors import UserError, some
 from ..foreign.files import read_json_object
 from ..foreign.schema import check_processor_file
+from ..packages import package_named
 
 HEADS = {
     "image": "AutoModelForImageClassification",
@@ -78,6 +79,23 @@ def freeze_all_but_head(model: Any) -> None:
     """Leaves only the classifier to be trained: a linear probe."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(HEAD_PREFIX))
+
+
+def with_adapters(model: Any, package: str, rank: int) -> Any:
+    """The model with trainable adapters of that rank in every block, everything else frozen but the classifier, which is trained whole."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise UserError("--lora needs PEFT, which is not installed; run: pip install peft") from None
+    settings = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=package_named(package).lora_targets, modules_to_save=["classifier"]
+    )
+    return get_peft_model(model, settings)
+
+
+def merged(model: Any) -> Any:
+    """The plain model with the adapters added to its weights."""
+    return model.merge_and_unload()
 
 
 def load_model(folder: Path, recipe: Recipe, task: str, labels: List[str]) -> Any:

@@ -18,7 +18,7 @@ from ..assembly.weights import write_json
 from ..errors import UserError, system_errors_told
 from .data import Data
 from .inputs import join_packs
-from .lora import merged
+from .starting_point import merged
 
 logger = logging.getLogger(__name__)
 

@@ -185,13 +185,16 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def run_suite(environment: Environment, kit: Path, selection: Optional[str] = None) -> Dict[str, Any]:
+def run_suite(
+    environment: Environment, kit: Path, selection: Optional[str] = None, short: bool = False
+) -> Dict[str, Any]:
     """Runs the suite inside one release: a fresh process, an empty HF_HOME, offline, no repository on the path, another folder.
 
     Args:
         environment: the release.
         kit: made by `prepare_kit`.
         selection: a `pytest -k` expression.
+        short: load from Hub folders alone, not by classes imported from the packages, too.
 
     Returns:
         status, passed, failed and not_applicable (test -> reason), seconds, packages.
@@ -224,7 +227,7 @@ def run_suite(environment: Environment, kit: Path, selection: Optional[str] = No
             done = subprocess.run(
                 command,
                 cwd=home,
-                env=_clean_environment(kit, report, home),
+                env={**_clean_environment(kit, report, home), **({"CONTRACT_SHORT": "1"} if short else {})},
                 capture_output=True,
                 text=True,
                 timeout=RUN_LIMIT,
@@ -242,7 +245,7 @@ def _clean_environment(kit: Path, report: Path, home: Path) -> Dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHON", "PYTEST", "HUGGINGFACE"))
+        if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHON", "PYTEST", "HUGGINGFACE", "CONTRACT_"))
     }
     return {
         **kept,

@@ -12,6 +12,7 @@ from ..foreign.schema import check_config_file, check_processor_file, check_vide
 from ..foreign.sizes import described_by
 from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
+from .exported import PROGRAM, is_exported, why_not_plain
 from .weight_files import DTYPES, Tensor
 
 CONFIG_NAME = "config.json"
@@ -146,6 +147,11 @@ def _problem_of(path: Path, name: str, known: set) -> Optional[str]:
     suffix = path.suffix.lower()
     if name in known or name == EXAMPLE_NAME:
         return None
+    if name == PROGRAM:
+        obstacle = "is a link" if path.is_symlink() else why_not_plain(path)
+        return f"{name} {obstacle}" if obstacle else None
+    if is_exported(name) and not path.is_symlink():
+        return None  # a protobuf and its weights, whatever bytes they start with
     if suffix in EXECUTABLE:
         return f"{name} is code or an archive that the package does not have"
     if suffix in PICKLED:
