@@ -4,10 +4,10 @@ import os
 from typing import NamedTuple, Optional
 
 PICTURES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm", ".pgm", ".pbm", ".tga", ".ico"]
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .avif .heic .jp2 .ppm .pgm .pbm .tga .ico".split()
 )
-VIDEOS = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2v", ".mts", ".m2ts", ".3gp", ".ogv", ".wmv", ".flv"])
-SOUNDS = frozenset([".wav", ".wave", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".aif", ".aiff"])
+VIDEOS = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2v .mts .m2ts .3gp .ogv .wmv .flv".split())
+SOUNDS = frozenset(".wav .wave .mp3 .flac .ogg .oga .opus .m4a .aac .aif .aiff".split())
 
 VIDEO_WEIGHT = 16  # what a video counts for, where a picture counts for 1
 
