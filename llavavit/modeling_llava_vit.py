@@ -311,8 +311,9 @@ class Patches(NamedTuple):
     runs: Optional[Tuple[int, ...]] = None
 
 
-# Patches that a pack on a CPU goes through the model at a time, or its largest sample: enough for fast products. Of 16
-# images of 8 to 48 patches a side all at once take FIGURE times the memory of the largest alone, beside inputs and outputs.
+# Patches of a pack that go through the model at a time on a CPU, or its largest sample: enough for fast products. Of 16
+# images of 8 to 48 patches a side, all at once take five times the memory of the largest alone, beside inputs and outputs;
+# in turns they take less than once.
 PACK_SIZE = 2048
 
 
