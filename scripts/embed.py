@@ -34,7 +34,9 @@ def build_parser() -> ArgumentParser:
         metavar="INPUT",
         help="files and folders; lists of paths (.txt, one a line; .csv; .parquet); WebDataset shards (.tar); Parquet files with a column of bytes",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder of embeddings, made or gone on with")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="the folder of embeddings, made or gone on with"
+    )
     what = parser.add_argument_group("what comes out (an existing output keeps what it was begun with)")
     what.add_argument(
         "--what",
@@ -44,7 +46,10 @@ def build_parser() -> ArgumentParser:
     )
     what.add_argument("--top", type=int, default=5, metavar="K", help="labels kept of an input, best first (default 5)")
     what.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="in which the model computes (default float32)"
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="in which the model computes (default float32)",
     )
     what.add_argument(
         "--batch-patches",
@@ -54,11 +59,18 @@ def build_parser() -> ArgumentParser:
         help="patches (of bytes: bytes) that are computed at once; one input may have more (default 16384)",
     )
     what.add_argument(
-        "--shard-size", type=int, metavar="N", help="inputs of a shard; a video counts as 16 (default 4096, of tokens 256)"
+        "--shard-size",
+        type=int,
+        metavar="N",
+        help="inputs of a shard; a video counts as 16 (default 4096, of tokens 256)",
     )
-    what.add_argument("--native-resolution", action="store_true", help="pictures at their own size and aspect, in whole patches")
     what.add_argument(
-        "--selection", choices=("codec", "difference", "none"), help="of a video's patches (default: as the folder's processor has it)"
+        "--native-resolution", action="store_true", help="pictures at their own size and aspect, in whole patches"
+    )
+    what.add_argument(
+        "--selection",
+        choices=("codec", "difference", "none"),
+        help="of a video's patches (default: as the folder's processor has it)",
     )
     what.add_argument(
         "--read-files-as",
@@ -66,14 +78,32 @@ def build_parser() -> ArgumentParser:
         default="auto",
         help="for ByteFormer: decode and encode by the folder's recipe, or take files as they are (default: as its pipeline does)",
     )
-    what.add_argument("--keep-damaged", action="store_true", help="embed what can be decoded of a damaged video, and do not list it as failed")
+    what.add_argument(
+        "--keep-damaged",
+        action="store_true",
+        help="embed what can be decoded of a damaged video, and do not list it as failed",
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--column", metavar="NAME", help="of CSV and Parquet files: with the paths, or with the bytes")
-    how.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: the cores, 8 at most; 0: the main process)")
+    how.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode (default: the cores, 8 at most; 0: the main process)",
+    )
     how.add_argument("--device", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
-    how.add_argument("--threads", type=int, metavar="N", help="of the model on the CPU (default: the cores); another number, other last bits")
-    how.add_argument("--timeout", type=float, default=300, metavar="SECONDS", help="that one input may take to be read (default 300)")
-    how.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or Ray Data (default local)")
+    how.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the model on the CPU (default: the cores); another number, other last bits",
+    )
+    how.add_argument(
+        "--timeout", type=float, default=300, metavar="SECONDS", help="that one input may take to be read (default 300)"
+    )
+    how.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="this machine, or Ray Data (default local)"
+    )
     how.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     return parser
 
@@ -81,19 +111,28 @@ def build_parser() -> ArgumentParser:
 def main(argv=None) -> int:
     arguments = build_parser().parse_args(argv)
     check_arguments(arguments)
+    # Read once, when torch is loaded: threads that wait for one another leave their cores to the processes that decode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     check_installed(arguments.engine)
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
     from hubtools.embedding.run import embed
 
     outcome = embed(job_of(arguments))
     if outcome.skipped:
-        kinds = [f"{count:,} of {suffix}" for suffix, count in sorted(outcome.skipped.items(), key=lambda pair: (-pair[1], pair[0]))]
+        kinds = [
+            f"{count:,} of {suffix}"
+            for suffix, count in sorted(outcome.skipped.items(), key=lambda pair: (-pair[1], pair[0]))
+        ]
         print(f"passed over, being nothing that the model reads: {some(kinds)}")
     found = outcome.found
     twice = f", {found.repeated:,} named twice" if found.repeated else ""
-    print(f"inputs: {found.new:,} new, {found.changed:,} changed, {found.unchanged:,} known{twice}; {outcome.done:,} done in this run")
+    print(
+        f"inputs: {found.new:,} new, {found.changed:,} changed, {found.unchanged:,} known{twice}; {outcome.done:,} done in this run"
+    )
     failed = f", {outcome.failed:,} failed (see {arguments.output / 'failed.parquet'})" if outcome.failed else ""
-    print(f"{arguments.output}: {outcome.embedded:,} embedded in {outcome.shards:,} shard{'s' * (outcome.shards != 1)}{failed}")
+    print(
+        f"{arguments.output}: {outcome.embedded:,} embedded in {outcome.shards:,} shard{'s' * (outcome.shards != 1)}{failed}"
+    )
     return FAILED_CODE if outcome.failed else 0
 
 

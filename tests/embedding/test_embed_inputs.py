@@ -85,8 +85,12 @@ def test_a_tar_file_that_breaks_off_costs_what_it_lacks(collection, tmp_path):
 
 def test_parquet_with_a_column_of_bytes_as_the_hub_has_it(collection, tmp_path):
     paths, expected = collection
-    structs = [{"bytes": path.read_bytes(), "path": path.name} for path in paths] + [{"bytes": None, "path": "none.png"}]
-    pq.write_table(pa.table({"image": structs, "label": [0] * len(structs)}), tmp_path / "hub.parquet", row_group_size=4)
+    structs = [{"bytes": path.read_bytes(), "path": path.name} for path in paths] + [
+        {"bytes": None, "path": "none.png"}
+    ]
+    pq.write_table(
+        pa.table({"image": structs, "label": [0] * len(structs)}), tmp_path / "hub.parquet", row_group_size=4
+    )
     assert embedded(MOTION, tmp_path / "hub.parquet", "--output", tmp_path / "out").code == 3
     rows = rows_of(tmp_path / "out")
     same(rows, expected, paths)

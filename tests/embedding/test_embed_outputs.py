@@ -5,12 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from byteformer import ByteFormerImageProcessor, ByteFormerModel
 from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
-from llavavit import LlavaViTModel, LlavaViTVideoProcessor
 from measure import assert_outputs_close
 from PIL import Image
 from transformers import CLIPImageProcessor, pipeline
+
+from byteformer import ByteFormerImageProcessor, ByteFormerModel
+from llavavit import LlavaViTModel, LlavaViTVideoProcessor
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def test_vectors_of_pictures_and_clips(collection, tmp_path):
     assert result.code == 0 and "23 embedded in 1 shard" in result.out and "1 of .txt" in result.out, result
     rows = rows_of(tmp_path / "out")
     assert len(rows) == 23 and failed_of(tmp_path / "out") == {}
-    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows[:20]) + [row["path"] for row in rows[20:]]
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows[:20]) + [
+        row["path"] for row in rows[20:]
+    ]
     for row in rows[::4] + rows[-3:]:
         outputs, times = motion_by_hand(row["path"])
         assert_outputs_close(torch.tensor(row["vector"]), outputs.pooler_output[0])
@@ -53,7 +56,9 @@ def test_vectors_of_pictures_and_clips(collection, tmp_path):
 
 def test_tokens_are_one_array_an_input_with_their_places(collection, tmp_path):
     output = tmp_path / "out"
-    assert embedded(MOTION, collection / "photos", collection / "clips", "--output", output, "--what", "tokens").code == 0
+    assert (
+        embedded(MOTION, collection / "photos", collection / "clips", "--output", output, "--what", "tokens").code == 0
+    )
     for row in rows_of(output)[::9] + rows_of(output)[-1:]:
         outputs, _ = motion_by_hand(row["path"])
         assert_outputs_close(torch.tensor(row["tokens"]), outputs.last_hidden_state[0])

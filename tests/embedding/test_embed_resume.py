@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -27,6 +28,11 @@ def command(*arguments):
     return [sys.executable, SCRIPT, *map(str, arguments), "--workers", "1", "--threads", "1"]
 
 
+def processes_of(output):
+    """The processes that have the output among their arguments."""
+    return [process for process in psutil.process_iter(["cmdline"]) if str(output) in (process.info["cmdline"] or ())]
+
+
 def test_killed_at_random_moments_and_given_again(tmp_path, photos):
     save_clips(tmp_path / "clips", 6)
     arguments = (MOTION, photos, tmp_path / "clips", "--output")
@@ -36,12 +42,18 @@ def test_killed_at_random_moments_and_given_again(tmp_path, photos):
         run = subprocess.Popen(command(*arguments, output, *SMALL), stderr=subprocess.DEVNULL)
         until = time.monotonic() + 120
         shards = len(list(output.glob("data/[0-9]*.parquet")))
-        while run.poll() is None and time.monotonic() < until and len(list(output.glob("data/[0-9]*.parquet"))) <= shards:
+        while (
+            run.poll() is None and time.monotonic() < until and len(list(output.glob("data/[0-9]*.parquet"))) <= shards
+        ):
             time.sleep(0.01)
         time.sleep(moments.random() / 20)
         run.send_signal(signal.SIGKILL)
         killed += run.wait() == -signal.SIGKILL
     assert killed, "no run was interrupted: the test tests nothing"
+    until = time.monotonic() + 60
+    while (left := processes_of(output)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not left, "workers of a killed run stay behind"
     assert embedded(*arguments, output, *SMALL).code == 0
     assert hashes(output) == hashes(tmp_path / "undisturbed")
 

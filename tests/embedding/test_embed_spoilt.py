@@ -21,7 +21,12 @@ def png_that_claims(width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def spoil(folder):
@@ -67,7 +72,9 @@ def test_spoilt_files_among_good_ones(tmp_path, workers):
 
 
 def test_a_damaged_video_is_failed_or_kept(tmp_path):
-    clip = write_video(tmp_path / "cut.mkv", moving_object(0, frames=40, size=64).frames, options={"g": "10", "bf": "0"})
+    clip = write_video(
+        tmp_path / "cut.mkv", moving_object(0, frames=40, size=64).frames, options={"g": "10", "bf": "0"}
+    )
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 5])
     result = embedded(MOTION, clip, "--output", tmp_path / "out")
     assert result.code == 3 and "--keep-damaged" in failed_of(tmp_path / "out")[str(clip)]
@@ -101,7 +108,9 @@ def test_an_input_that_ends_its_process_costs_itself_alone():
     assert [window for window, _ in found] == list(windows_of(0, planned))
     values = [value for _, values in found for value in values]
     assert [number for number, value in enumerate(values) if isinstance(value, Failure)] == [3, 40, 41]
-    assert [value for value in values if not isinstance(value, Failure)] == [n for n in range(300) if n not in (3, 40, 41)]
+    assert [value for value in values if not isinstance(value, Failure)] == [
+        n for n in range(300) if n not in (3, 40, 41)
+    ]
 
 
 def test_an_input_that_takes_too_long_is_given_up(tmp_path):

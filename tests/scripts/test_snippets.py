@@ -15,6 +15,7 @@ import sys
 import wave
 from pathlib import Path
 
+import embed
 import pytest
 import torch
 from hubtools.assembly.build import build_folder
@@ -24,13 +25,13 @@ from language_models import golden_config, host
 from local_hub import LocalHub
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
-from small import in_layout, random_state
+from small import call, in_layout, random_state
 from terminal import run_in_terminal
 from video_clips import moving_object, write_video
 
 pytestmark = pytest.mark.usefixtures("warm_python")
 COLD = Path(sys.executable)  # a Python that has not imported anything yet
-DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md"]
+DOCUMENTS = ["README.md", "docs/embedding.md", "llavavit/README.md", "byteformer/README.md"]
 # One recipe for every template of a model card.
 CARDS = [
     "llava-vit-small",
@@ -86,7 +87,18 @@ def desk(tmp_path_factory):
                 path.parent.mkdir(parents=True, exist_ok=True)
             Image.effect_noise((60 + 20 * index, 50), 30).convert("RGB").save(picture)
             write_video(clip, moving_object(index, frames=6, size=48).frames)
+    save_embeddings(desk)
     return desk
+
+
+def save_embeddings(desk: Path) -> None:
+    """What the document on embedding reads, as its own command makes it."""
+    text = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
+    command = blocks(text, "bash")[0].splitlines()[0].split()
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(desk)
+        made = call(embed.main, *command[2:])
+    assert made.code == 0, made
 
 
 def copy_repository(desk: Path) -> None:

@@ -52,7 +52,9 @@ class Embedder:
         """
         results: List[Any] = list(items)
         numbers = [number for number, item in enumerate(items) if isinstance(item, Item)]
-        for batch in batches(numbers, [item.length for item in items if isinstance(item, Item)], self.settings.batch_patches):
+        for batch in batches(
+            numbers, [item.length for item in items if isinstance(item, Item)], self.settings.batch_patches
+        ):
             for part in self._mixable(batch, items):
                 for number, row in zip(part, self._compute([items[number] for number in part])):
                     results[number] = row
@@ -124,7 +126,13 @@ class Embedder:
     def _labels(self, outputs: Any) -> Iterator[Row]:
         logits = outputs.logits.float().cpu()
         kind = self.config.problem_type
-        scores = logits if kind == "regression" else logits.sigmoid() if kind == "multi_label_classification" else logits.softmax(-1)
+        scores = (
+            logits
+            if kind == "regression"
+            else logits.sigmoid()
+            if kind == "multi_label_classification"
+            else logits.softmax(-1)
+        )
         values, labels = scores.sort(dim=-1, descending=True, stable=True)
         top = min(self.settings.top, self.config.num_labels)
         for row, numbers in zip(values[:, :top].numpy(), labels[:, :top].tolist()):

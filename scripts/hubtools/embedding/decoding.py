@@ -1,5 +1,8 @@
 """Decoding in this machine's processes: torch's DataLoader, and what becomes of inputs that end one."""
 
+import os
+import threading
+import time
 import warnings
 from collections import deque
 from typing import Deque, Iterable, Iterator, List, Tuple, Union
@@ -31,6 +34,15 @@ def _as_it_is(items):
 
 def _in_worker(number: int) -> None:
     limit_memory(WORKER_MEMORY)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is no more: torch's workers would wait for ever for someone to read what they have
+    made."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 class _Handed:

@@ -88,7 +88,9 @@ class Listing:
         with io.BufferedReader(open_regular(Path(os.fsdecode(name)))) as file:
             while line := file.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
-                    raise UserError(f"{os.fsdecode(name)} has a line of more than {MAX_LINE:,} bytes; accepted: a path a line")
+                    raise UserError(
+                        f"{os.fsdecode(name)} has a line of more than {MAX_LINE:,} bytes; accepted: a path a line"
+                    )
                 if path := line.strip(b"\r\n\t "):
                     yield listed(path)
 
@@ -103,7 +105,9 @@ class Listing:
                 place = header.index(self._column_of(where, header))
                 for row in filter(None, rows):
                     if len(row) <= place:
-                        raise UserError(f"{where}: line {rows.line_num} has {len(row)} fields, its header {len(header)}")
+                        raise UserError(
+                            f"{where}: line {rows.line_num} has {len(row)} fields, its header {len(header)}"
+                        )
                     yield listed(os.fsencode(row[place]))
             except csv.Error as error:
                 raise UserError(f"{where} is no CSV file that can be read: {error}") from error
@@ -113,7 +117,9 @@ class Listing:
         likely = [self.column] if self.column else [name for name in PATH_COLUMNS if name in names]
         chosen = likely[0] if likely else names[0] if len(names) == 1 else None
         if chosen not in names:
-            raise UserError(f"{where} has the columns {some(names) or '(none)'}; name the one with the paths: --column NAME")
+            raise UserError(
+                f"{where} has the columns {some(names) or '(none)'}; name the one with the paths: --column NAME"
+            )
         return chosen
 
     def _parquet(self, name: bytes) -> Iterator[Source]:

@@ -37,7 +37,9 @@ def revision_of(folder: Path) -> str:
     names = [name for name in CONFIGS if (folder / name).is_file()]
     names += sorted(file.name for file in folder.glob("*.safetensors*"))
     if not set(names) & set(WEIGHTS):
-        raise UserError(f"{folder} holds no weights; accepted: a Hub folder with model.safetensors, or shards and their index")
+        raise UserError(
+            f"{folder} holds no weights; accepted: a Hub folder with model.safetensors, or shards and their index"
+        )
     digest = hashlib.sha256()
     for name in names:
         content = hashlib.sha256()
@@ -62,7 +64,9 @@ def build_reader(folder: Path, recipe: Recipe, config: Any, settings: Settings) 
     if recipe.package.inputs == "bytes":
         return _byte_reader(folder, recipe, config, settings)
     if settings.read_files_as != "auto":
-        raise UserError(f"--read-files-as {settings.read_files_as} is for models of bytes; {folder} reads pictures and videos")
+        raise UserError(
+            f"--read-files-as {settings.read_files_as} is for models of bytes; {folder} reads pictures and videos"
+        )
     whole = takes_selection(config)
     if not whole and settings.selection not in (None, "none"):
         raise UserError(
@@ -70,7 +74,12 @@ def build_reader(folder: Path, recipe: Recipe, config: Any, settings: Settings) 
         )
     images = _native(recipe, config, folder) if settings.native_resolution else load_processor(folder, recipe)
     return PixelReader(
-        recipe.package.name, config, images, _videos(folder, recipe), settings.selection if whole else "none", settings.keep_damaged
+        recipe.package.name,
+        config,
+        images,
+        _videos(folder, recipe),
+        settings.selection if whole else "none",
+        settings.keep_damaged,
     )
 
 
@@ -100,9 +109,7 @@ def _native(recipe: Recipe, config: Any, folder: Path) -> Any:
     if isinstance(own, processor):
         return own
     merge = 1 if config.out_hidden_size is None else config.spatial_merge_size
-    return processor(
-        patch_size=config.patch_size, merge_size=merge, image_mean=own.image_mean, image_std=own.image_std
-    )
+    return processor(patch_size=config.patch_size, merge_size=merge, image_mean=own.image_mean, image_std=own.image_std)
 
 
 def _videos(folder: Path, recipe: Recipe) -> Any:
@@ -119,7 +126,9 @@ def read_model_folder(folder: Path, settings: Settings) -> Tuple[Recipe, Any]:
     """
     recipe = read_folder_recipe(folder)
     if settings.what == "labels" and recipe.auto_class == "AutoModel":
-        raise UserError(f"--what labels needs a classifier, {folder} is {recipe.architecture}; accepted: vectors, tokens")
+        raise UserError(
+            f"--what labels needs a classifier, {folder} is {recipe.architecture}; accepted: vectors, tokens"
+        )
     return recipe, recipe.build_config()
 
 

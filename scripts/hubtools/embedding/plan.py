@@ -8,15 +8,14 @@ they are now. A shard is done when its file bears the stamp of the last list tha
 import hashlib
 import json
 import os
-from bisect import bisect_right
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, shown, some
+from ..errors import UserError, shown
 from ..foreign.files import read_json_object
 from ..staging import replace_text
 from .files import write_whole

@@ -26,7 +26,9 @@ from ..packages import PACKAGES, package_named
 from .sources import PICTURES, SOUNDS, VIDEOS, Source, suffix_of
 from .tars import read_member
 
-MAX_FILE = 1 << 29  # bytes of a picture or a video that is not read from a file of its own; of videos in files there is no bound
+MAX_FILE = (
+    1 << 29
+)  # bytes of a picture or a video that is not read from a file of its own; of videos in files there is no bound
 
 
 @dataclass
@@ -118,7 +120,9 @@ class PixelReader:
         """Visible patches alone, flat: a small part of a video's pixels, and the form in which any sizes go together."""
         if packed is None:
             chosen = {
-                name: [inputs[name][0]] for name in ("visible_indices", "patch_positions") if takes_selection(self.config) and name in inputs
+                name: [inputs[name][0]]
+                for name in ("visible_indices", "patch_positions")
+                if takes_selection(self.config) and name in inputs
             }
             inputs = package_named(self.package).load().modeling_llava_vit.pack(self.config, samples, **chosen)
         names = [name for name in ("pixel_values", "patch_positions", "grid_thw") if name in inputs]
@@ -298,7 +302,17 @@ def is_moving(file: Any) -> bool:
 # --- one input, whatever happens --------------------------------------------------------------------------------------
 
 # What processors raise at inputs, beside what recipes.PICTURE_ERRORS names. Anything else is a defect of ours.
-READING_ERRORS = (UserError, ValueError, OSError, MemoryError, TooSlow, RuntimeError, TypeError, LookupError, ArithmeticError)
+READING_ERRORS = (
+    UserError,
+    ValueError,
+    OSError,
+    MemoryError,
+    TooSlow,
+    RuntimeError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ..errors import UserError, some, system_errors_told
 from ..progress import Tally
@@ -114,10 +114,19 @@ def check_folder(output: Path) -> None:
     """Refuses an output that holds anything but embeddings."""
     if output.is_dir():
         own = {MANIFEST, LISTS, SHARDS, FAILED}
-        others = sorted(file.name for file in output.iterdir() if file.name not in own and not file.name.startswith("."))
-        if others or not (output / MANIFEST).exists() and (output / SHARDS).exists() and any((output / SHARDS).iterdir()):
+        others = sorted(
+            file.name for file in output.iterdir() if file.name not in own and not file.name.startswith(".")
+        )
+        if (
+            others
+            or not (output / MANIFEST).exists()
+            and (output / SHARDS).exists()
+            and any((output / SHARDS).iterdir())
+        ):
             what = some(others) if others else f"shards without {MANIFEST}"
-            raise UserError(f"output {output} holds {what}, which embed.py did not make; name a new folder, or one that it made")
+            raise UserError(
+                f"output {output} holds {what}, which embed.py did not make; name a new folder, or one that it made"
+            )
     elif output.exists() or output.is_symlink():
         raise UserError(f"output {output} is no folder; name a new one")
 

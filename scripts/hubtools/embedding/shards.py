@@ -40,7 +40,9 @@ class Footer:
         return sum(reason == GONE for reason in self.failed.values())
 
     def as_bytes(self) -> bytes:
-        return json.dumps({"stamp": self.stamp, "failed": sorted(self.failed.items())}, ensure_ascii=False).encode("utf-8")
+        return json.dumps({"stamp": self.stamp, "failed": sorted(self.failed.items())}, ensure_ascii=False).encode(
+            "utf-8"
+        )
 
 
 def schema_of(layout: Layout) -> pa.Schema:
@@ -196,4 +198,3 @@ def column_of(values: List[Any], kind: pa.DataType) -> pa.Array:
     rows = pa.FixedSizeListArray.from_arrays(pa.array(flat, inner.value_type), type=inner)
     offsets = np.cumsum([0, *(len(value) for value in values)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), rows, type=kind)
-
