@@ -10,10 +10,10 @@ import torch
 from ..errors import UserError
 from ..facts import Graph, Package
 from ..packages import package_of_type
-from ..staging import staged
+from ..staging import check_output, staged
 from ..verification import Check, failures, verify_folder
 from ..verification.exported import ONNX_FOLDER, PROGRAM
-from ..verification.files import IGNORED_FOLDERS, read_config
+from ..verification.files import EXAMPLE_NAME, IGNORED_FOLDERS, code_files, read_config, walk
 from . import card
 from .onnx_files import OPSET, quantize, write_onnx
 from .programs import write_program
@@ -45,11 +45,13 @@ def export_folder(
     Raises:
         UserError: the folder does not pass verify, the model cannot be exported, or the output may not be made.
     """
+    check_output(output, overwrite, [folder])  # before the minutes that all else takes
     checks = verify_folder(folder)
     if failures(checks):
         first = failures(checks)[0]
         raise VerificationFailed(f"{folder} does not pass verify: {first.name}: {first.summary}; {output} was not made")
     model, package = load(folder)
+    refuse_links(folder, package)
     graphs = package.graphs(model.config, type(model).__name__)
     with staged(output, overwrite, [folder]) as copy:
         ignored = shutil.ignore_patterns(*IGNORED_FOLDERS, "__pycache__", ONNX_FOLDER, PROGRAM.split("/")[0])
@@ -61,6 +63,18 @@ def export_folder(
                 f"the exported files do not pass verify: {failures(checks)[0].summary}; {output} was not made"
             )
         return {file.relative_to(copy).as_posix(): file.stat().st_size for file in files}
+
+
+def refuse_links(folder: Path, package: Package) -> None:
+    """Raises UserError for a link out of the folder, but to code that verify has read: the copy would hold what it leads to."""
+    inside, code = folder.resolve(), {*code_files(package), EXAMPLE_NAME}
+    for path in walk(folder):
+        if (
+            path.is_symlink()
+            and inside not in path.resolve().parents
+            and path.relative_to(folder).as_posix() not in code
+        ):
+            raise UserError(f"{path} is a link out of the folder; accepted: the file itself")
 
 
 def load(folder: Path) -> "tuple[torch.nn.Module, Package]":
