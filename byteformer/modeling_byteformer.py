@@ -471,7 +471,8 @@ def look_ups_pay(tokens: int, vocabulary: int) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
-    own_weight = type(module.weight) is nn.Parameter or torch.compiler.is_exporting()  # which puts stand-ins there
+    recording = getattr(torch.compiler, "is_exporting", is_tracing)()  # torch.export puts stand-ins in weights' places
+    own_weight = recording or type(module.weight) is nn.Parameter
     plain = type(module) in (nn.Conv1d, nn.Embedding) and own_weight
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return plain and not (any(hooks) or "forward" in vars(module))
