@@ -27,7 +27,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from terminal import run_in_terminal
 from video_clips import moving_object, write_video
 
-DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md"]
+DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md", "docs/video.md"]
 # One recipe for every template of a model card.
 CARDS = [
     "llava-vit-small",
