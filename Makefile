@@ -9,7 +9,7 @@ demo: $(VENV)/ready
 	$(RUN) scripts/demo.py --output demo_output
 
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Valid files with random changes, more of them than `make test` tries.
 mutations: $(VENV)/ready

@@ -29,11 +29,128 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# --- Shared: from here to the end mark the two byte processors are equal letter for letter                          ---
+# --- (tests/models/test_shared_code.py holds them so: a model's folder holds one of them, a question has one answer). ---
+
 PADDING_ID = 256  # one past the largest byte: the model's padding row
 
-# The released models read 64 kB; the bounds leave room for any model that can be computed, and keep memory below 1.5 GB.
+# The released models read 0.15 MB at most; the bounds leave room for any model that can be computed, and keep memory below
+# 1.5 GB.
 MAX_BYTES = 2**25  # of one input, as the model reads it: it takes 16 bytes of memory for each
 MAX_BATCH = 2**26  # bytes and padding of a batch in which there is more padding than bytes
+
+PADDING_WARNING = (
+    "Inputs of unequal lengths were padded to one batch. A model with mask_padding=False (as released) lets padding take part, "
+    "which moves the scores: give it one input at a time (batch size 1), or use a model trained with mask_padding=True."
+)
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _brief.maxlong = 120
+
+
+def shown(value):
+    """A value as it stands in an error: `repr`, cut where it is long, without control characters."""
+    return _brief.repr(value)
+
+
+def as_byte_array(content, what):
+    """(S,) uint8 of a `bytes`-like object; an empty or too long one is an error that names `what`."""
+    try:
+        data = np.frombuffer(content, dtype=np.uint8)
+    except (ValueError, BufferError) as error:  # numpy's words for 0 bytes, and for a memoryview with gaps
+        size = memoryview(content).nbytes
+        raise ValueError(
+            f"{what} is empty: 0 bytes; at least 1 is needed" if size == 0 else f"{what} cannot be read: {error}"
+        ) from error
+    check_length(len(data), what)
+    return data
+
+
+def check_length(length, what):
+    if length == 0:
+        raise ValueError(f"{what} is empty: 0 bytes; at least 1 is needed")
+    if length > MAX_BYTES:
+        raise ValueError(f"{what} has {length:,} bytes; accepted: at most {MAX_BYTES:,}")
+
+
+def read_file(path, most=MAX_BYTES):
+    """(S,) uint8 of a whole file, of `most` bytes or fewer."""
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"no such file: {shown(os.fspath(path))}; accepted: the path of a local file, or its content as bytes"
+        )
+    try:
+        with open(path, "rb") as file:
+            content = file.read(most + 1)  # whatever the file's size is said to be
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ValueError(f"file {shown(os.fspath(path))} cannot be read: {error.strerror}") from error
+    if len(content) == 0:
+        raise ValueError(f"file {shown(os.fspath(path))} is empty: 0 bytes; at least 1 is needed")
+    if len(content) > most:
+        raise ValueError(f"file {shown(os.fspath(path))} has {size:,} bytes; accepted: at most {most:,}")
+    return np.frombuffer(content, dtype=np.uint8)
+
+
+def pad_batch(rows, return_tensors=None):
+    """Pads byte sequences with PADDING_ID to the longest; warns once where lengths differ.
+
+    Args:
+        rows: list of (S_i,) uint8.
+        return_tensors: "pt", "np" or None (lists of one array per row).
+
+    Returns:
+        BatchFeature with `input_ids` (B, S) int64, bytes or PADDING_ID, and `attention_mask` (B, S) int64, 1 on bytes.
+    """
+    if return_tensors not in (None, "pt", "np"):
+        raise ValueError(f"return_tensors must be None, 'pt' or 'np', got {shown(return_tensors)}")
+    lengths = [len(row) for row in rows]
+    padded = len(rows) * max(lengths)
+    if padded > max(MAX_BATCH, 2 * sum(lengths)):
+        raise ValueError(
+            f"{len(rows)} inputs of {min(lengths):,} to {max(lengths):,} bytes make a batch of {padded:,}, mostly padding; split it"
+        )
+    if min(lengths) < max(lengths):
+        logger.warning_once(PADDING_WARNING)
+    input_ids = np.full((len(rows), max(lengths)), PADDING_ID, dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for ids, mask, row in zip(input_ids, attention_mask, rows):
+        ids[: len(row)], mask[: len(row)] = row, 1
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if return_tensors == "pt":
+        batch = {name: torch.from_numpy(array) for name, array in batch.items()}
+    elif return_tensors is None:
+        batch = {name: list(array) for name, array in batch.items()}
+    return BatchFeature(data=batch)
+
+
+def warn_of_padding(model, inputs):
+    """Warns once where a pipeline's batch is padded for a model in which padding takes part."""
+    mask = inputs.get("attention_mask")
+    if mask is not None and not model.config.mask_padding and bool((mask == 0).any()):
+        logger.warning_once(PADDING_WARNING)
+
+
+def tensor_to_array(tensor):
+    """A dense tensor of any device as a numpy array; bfloat16, which numpy does not have, as float32."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+        kind = (
+            "a meta"
+            if tensor.is_meta
+            else "a nested"
+            if tensor.is_nested
+            else f"a {tensor.layout}"
+            if tensor.layout != torch.strided
+            else "a quantised"
+        )
+        raise ValueError(f"got {kind} tensor; accepted: dense tensors that hold their values")
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+# --- End of what the two files share ---
+
+
 MAX_SOUND_FILE = 2**26  # bytes of a file that is decoded
 MAX_SAMPLING_RATE = 10_000_000
 MAX_RESAMPLING = 2**24  # (rate / g) * (other rate / g), g their common divisor: the size of a resampling filter's table
@@ -47,20 +164,6 @@ SAMPLE_DTYPES = ("uint8", "int16", "int32", "float32")
 WAVE_FORMAT_PCM = 1
 WAVE_FORMAT_IEEE_FLOAT = 3
 WAVE_FORMAT_EXTENSIBLE = 0xFFFE  # the real format stands in the first two bytes of a GUID further on
-
-PADDING_WARNING = (
-    "Inputs of unequal lengths were padded to one batch. A model with mask_padding=False (as released) lets padding take part, "
-    "which moves the scores: give it one input at a time (batch size 1), or use a model trained with mask_padding=True."
-)
-
-
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = _brief.maxlong = 120
-
-
-def shown(value):
-    """A value as it stands in an error: `repr`, cut where it is long, without control characters."""
-    return _brief.repr(value)
 
 
 # --- waveforms --------------------------------------------------------------------------------------------------------
@@ -244,104 +347,6 @@ def as_waveform_list(audio):
     if not audio:
         raise ValueError("got an empty list; at least one waveform or file is needed")
     return list(audio)
-
-
-# --- bytes (as in image_processing_byteformer.py; a model's folder holds only one of the two files) --------------------
-
-
-def as_byte_array(content, what):
-    """(S,) uint8 of a `bytes`-like object; an empty or too long one is an error that names `what`."""
-    try:
-        data = np.frombuffer(content, dtype=np.uint8)
-    except (ValueError, BufferError) as error:  # numpy's words for 0 bytes, and for a memoryview with gaps
-        size = memoryview(content).nbytes
-        raise ValueError(
-            f"{what} is empty: 0 bytes; at least 1 is needed" if size == 0 else f"{what} cannot be read: {error}"
-        ) from error
-    check_length(len(data), what)
-    return data
-
-
-def check_length(length, what):
-    if length == 0:
-        raise ValueError(f"{what} is empty: 0 bytes; at least 1 is needed")
-    if length > MAX_BYTES:
-        raise ValueError(f"{what} has {length:,} bytes; accepted: at most {MAX_BYTES:,}")
-
-
-def read_file(path, most=MAX_BYTES):
-    """(S,) uint8 of a whole file, of `most` bytes or fewer."""
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"no such file: {shown(os.fspath(path))}; accepted: the path of a local file, or its content as bytes"
-        )
-    try:
-        with open(path, "rb") as file:
-            content = file.read(most + 1)  # whatever the file's size is said to be
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise ValueError(f"file {shown(os.fspath(path))} cannot be read: {error.strerror}") from error
-    if len(content) == 0:
-        raise ValueError(f"file {shown(os.fspath(path))} is empty: 0 bytes; at least 1 is needed")
-    if len(content) > most:
-        raise ValueError(f"file {shown(os.fspath(path))} has {size:,} bytes; accepted: at most {most:,}")
-    return np.frombuffer(content, dtype=np.uint8)
-
-
-def pad_batch(rows, return_tensors=None):
-    """Pads byte sequences with PADDING_ID to the longest; warns once where lengths differ.
-
-    Args:
-        rows: list of (S_i,) uint8.
-        return_tensors: "pt", "np" or None (lists of one array per row).
-
-    Returns:
-        BatchFeature with `input_ids` (B, S) int64, bytes or PADDING_ID, and `attention_mask` (B, S) int64, 1 on bytes.
-    """
-    if return_tensors not in (None, "pt", "np"):
-        raise ValueError(f"return_tensors must be None, 'pt' or 'np', got {shown(return_tensors)}")
-    lengths = [len(row) for row in rows]
-    padded = len(rows) * max(lengths)
-    if padded > max(MAX_BATCH, 2 * sum(lengths)):
-        raise ValueError(
-            f"{len(rows)} inputs of {min(lengths):,} to {max(lengths):,} bytes make a batch of {padded:,}, mostly padding; split it"
-        )
-    if min(lengths) < max(lengths):
-        logger.warning_once(PADDING_WARNING)
-    input_ids = np.full((len(rows), max(lengths)), PADDING_ID, dtype=np.int64)
-    attention_mask = np.zeros_like(input_ids)
-    for ids, mask, row in zip(input_ids, attention_mask, rows):
-        ids[: len(row)], mask[: len(row)] = row, 1
-    batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if return_tensors == "pt":
-        batch = {name: torch.from_numpy(array) for name, array in batch.items()}
-    elif return_tensors is None:
-        batch = {name: list(array) for name, array in batch.items()}
-    return BatchFeature(data=batch)
-
-
-def warn_of_padding(model, inputs):
-    """Warns once where a pipeline's batch is padded for a model in which padding takes part."""
-    mask = inputs.get("attention_mask")
-    if mask is not None and not model.config.mask_padding and bool((mask == 0).any()):
-        logger.warning_once(PADDING_WARNING)
-
-
-def tensor_to_array(tensor):
-    """A dense tensor of any device as a numpy array; bfloat16, which numpy does not have, as float32."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-        kind = (
-            "a meta"
-            if tensor.is_meta
-            else "a nested"
-            if tensor.is_nested
-            else f"a {tensor.layout}"
-            if tensor.layout != torch.strided
-            else "a quantised"
-        )
-        raise ValueError(f"got {kind} tensor; accepted: dense tensors that hold their values")
-    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 # --- the feature extractor --------------------------------------------------------------------------------------------

@@ -32,37 +32,20 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-FIXED_SEED = (
-    2147483647  # every fixed permutation of the published recipes comes from this seed of torch's CPU generator
-)
+# --- Shared: from here to the end mark the two byte processors are equal letter for letter                          ---
+# --- (tests/models/test_shared_code.py holds them so: a model's folder holds one of them, a question has one answer). ---
+
 PADDING_ID = 256  # one past the largest byte: the model's padding row
 
-# The released models read 0.15 MB; the bounds leave room for any model that can be computed, and keep memory below 1.5 GB.
+# The released models read 0.15 MB at most; the bounds leave room for any model that can be computed, and keep memory below
+# 1.5 GB.
 MAX_BYTES = 2**25  # of one input, as the model reads it: it takes 16 bytes of memory for each
 MAX_BATCH = 2**26  # bytes and padding of a batch in which there is more padding than bytes
-MAX_PIXELS = 2**27  # of an image, before and after resizing
-MAX_PICTURE_FILE = 2**29  # bytes of a file that the pipeline decodes
-MAX_CACHED = 2**20  # longer permutations are made anew for each input
-
-PILLOW_OPTIONS = {"JPEG": {}, "PNG": {"compress_level": 0}, "TIFF": {"compression": None}}
-RAW_ENCODINGS = ("fCHW", "fHWC")
-FILE_ENCODINGS = (*PILLOW_OPTIONS, *RAW_ENCODINGS)
-MAX_NOISE = 2**31 - 1
-BYTE_ORDERS = ("reverse", "cyclic_half_length", "stride", "window_shuffle", "random_shuffle")
-# Modes whose values Pillow would clip to 0..255 without a word when asked for RGB.
-WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-# What Pillow's decoders raise at damaged files, beside their own errors (which are OSErrors and SyntaxErrors).
-PICTURE_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError,
-    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
-EXIF_ORIENTATION = 0x0112
 
 PADDING_WARNING = (
     "Inputs of unequal lengths were padded to one batch. A model with mask_padding=False (as released) lets padding take part, "
     "which moves the scores: give it one input at a time (batch size 1), or use a model trained with mask_padding=True."
 )
-
 
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = _brief.maxlong = 120
@@ -71,83 +54,6 @@ _brief.maxstring = _brief.maxother = _brief.maxlong = 120
 def shown(value):
     """A value as it stands in an error: `repr`, cut where it is long, without control characters."""
     return _brief.repr(value)
-
-
-# --- bytes in, bytes out ----------------------------------------------------------------------------------------------
-
-
-def cached(make):
-    """Remembers a few results of `make(length, ...)`, as long as they are short. They are read only."""
-    remembered = lru_cache(maxsize=8)(make)
-    return lambda length, *rest: (remembered if length <= MAX_CACHED else make)(length, *rest)
-
-
-@cached
-def fixed_permutation(length):
-    """The seeded permutation of `range(length)`: (length,) int64, the same on every machine. Read only."""
-    permutation = torch.randperm(length, generator=torch.Generator().manual_seed(FIXED_SEED)).numpy()
-    permutation.setflags(write=False)
-    return permutation
-
-
-@cached
-def kept_positions(length, fraction):
-    """The first int(fraction * length) entries of the fixed permutation, as a set: ascending (kept,) int64. Read only."""
-    positions = np.sort(fixed_permutation(length)[: int(fraction * length)])
-    positions.setflags(write=False)
-    return positions
-
-
-def reorder_bytes(data, order, stride=1024, window=1024, generator=None):
-    """Changes the order of `data` and nothing else.
-
-    Args:
-        data: (S,) uint8.
-        order: None or one of BYTE_ORDERS.
-        stride: for "stride": offsets 0, stride, 2 * stride, ..., then 1, stride + 1, ...
-        window: for "window_shuffle": every whole window gets the same fixed permutation, the tail stays.
-        generator: torch.Generator for "random_shuffle"; None draws from torch's global one.
-
-    Returns:
-        (S,) uint8, a new array or a view.
-    """
-    if order is None:
-        return data
-    if order == "reverse":
-        return data[::-1]
-    if order == "cyclic_half_length":
-        return np.roll(data, len(data) // 2)
-    if order == "stride":
-        return data[np.argsort(np.arange(len(data)) % stride, kind="stable")]
-    if order == "window_shuffle":
-        whole = len(data) // window * window
-        if whole == 0:
-            return data
-        windows = data[:whole].reshape(-1, window)[:, fixed_permutation(window)]
-        return np.concatenate([windows.reshape(-1), data[whole:]])
-    if order == "random_shuffle":
-        return data[torch.randperm(len(data), generator=generator).numpy()]
-    raise ValueError(f"unknown byte_order {shown(order)}; accepted: None, {', '.join(BYTE_ORDERS)}")
-
-
-def keep_bytes(data, fraction):
-    """Keeps int(fraction * S) fixed positions of (S,) `data`, in their order."""
-    positions = kept_positions(len(data), fraction)
-    if len(positions) == 0:
-        least = f"at least {math.ceil(1 / fraction)} bytes" if fraction * MAX_BYTES >= 1 else "a larger fraction"
-        raise ValueError(f"keep_fraction {fraction} of {len(data)} bytes keeps none; give {least}")
-    return data[positions]
-
-
-def add_noise(data, low, high, generator=None):
-    """Adds an integer drawn uniformly from [low, high] to every byte of (S,) `data`, modulo 256."""
-    noise = torch.randint(low, high + 1, (len(data),), generator=generator).numpy()
-    return ((data + noise) % 256).astype(np.uint8)
-
-
-def permute_byte_values(data):
-    """new = P[old], with P the fixed permutation of the 256 byte values (it starts 239 90 81 175 9 100 40 32)."""
-    return fixed_permutation(256).astype(np.uint8)[data]
 
 
 def as_byte_array(content, what):
@@ -243,6 +149,108 @@ def tensor_to_array(tensor):
         raise ValueError(f"got {kind} tensor; accepted: dense tensors that hold their values")
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+# --- End of what the two files share ---
+
+FIXED_SEED = (
+    2147483647  # every fixed permutation of the published recipes comes from this seed of torch's CPU generator
+)
+
+MAX_PIXELS = 2**27  # of an image, before and after resizing
+MAX_PICTURE_FILE = 2**29  # bytes of a file that the pipeline decodes
+MAX_CACHED = 2**20  # longer permutations are made anew for each input
+
+PILLOW_OPTIONS = {"JPEG": {}, "PNG": {"compress_level": 0}, "TIFF": {"compression": None}}
+RAW_ENCODINGS = ("fCHW", "fHWC")
+FILE_ENCODINGS = (*PILLOW_OPTIONS, *RAW_ENCODINGS)
+MAX_NOISE = 2**31 - 1
+BYTE_ORDERS = ("reverse", "cyclic_half_length", "stride", "window_shuffle", "random_shuffle")
+# Modes whose values Pillow would clip to 0..255 without a word when asked for RGB.
+WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# What Pillow's decoders raise at damaged files, beside their own errors (which are OSErrors and SyntaxErrors).
+PICTURE_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+EXIF_ORIENTATION = 0x0112
+
+
+# --- bytes in, bytes out ----------------------------------------------------------------------------------------------
+
+
+def cached(make):
+    """Remembers a few results of `make(length, ...)`, as long as they are short. They are read only."""
+    remembered = lru_cache(maxsize=8)(make)
+    return lambda length, *rest: (remembered if length <= MAX_CACHED else make)(length, *rest)
+
+
+@cached
+def fixed_permutation(length):
+    """The seeded permutation of `range(length)`: (length,) int64, the same on every machine. Read only."""
+    permutation = torch.randperm(length, generator=torch.Generator().manual_seed(FIXED_SEED)).numpy()
+    permutation.setflags(write=False)
+    return permutation
+
+
+@cached
+def kept_positions(length, fraction):
+    """The first int(fraction * length) entries of the fixed permutation, as a set: ascending (kept,) int64. Read only."""
+    positions = np.sort(fixed_permutation(length)[: int(fraction * length)])
+    positions.setflags(write=False)
+    return positions
+
+
+def reorder_bytes(data, order, stride=1024, window=1024, generator=None):
+    """Changes the order of `data` and nothing else.
+
+    Args:
+        data: (S,) uint8.
+        order: None or one of BYTE_ORDERS.
+        stride: for "stride": offsets 0, stride, 2 * stride, ..., then 1, stride + 1, ...
+        window: for "window_shuffle": every whole window gets the same fixed permutation, the tail stays.
+        generator: torch.Generator for "random_shuffle"; None draws from torch's global one.
+
+    Returns:
+        (S,) uint8, a new array or a view.
+    """
+    if order is None:
+        return data
+    if order == "reverse":
+        return data[::-1]
+    if order == "cyclic_half_length":
+        return np.roll(data, len(data) // 2)
+    if order == "stride":
+        return data[np.argsort(np.arange(len(data)) % stride, kind="stable")]
+    if order == "window_shuffle":
+        whole = len(data) // window * window
+        if whole == 0:
+            return data
+        windows = data[:whole].reshape(-1, window)[:, fixed_permutation(window)]
+        return np.concatenate([windows.reshape(-1), data[whole:]])
+    if order == "random_shuffle":
+        return data[torch.randperm(len(data), generator=generator).numpy()]
+    raise ValueError(f"unknown byte_order {shown(order)}; accepted: None, {', '.join(BYTE_ORDERS)}")
+
+
+def keep_bytes(data, fraction):
+    """Keeps int(fraction * S) fixed positions of (S,) `data`, in their order."""
+    positions = kept_positions(len(data), fraction)
+    if len(positions) == 0:
+        least = f"at least {math.ceil(1 / fraction)} bytes" if fraction * MAX_BYTES >= 1 else "a larger fraction"
+        raise ValueError(f"keep_fraction {fraction} of {len(data)} bytes keeps none; give {least}")
+    return data[positions]
+
+
+def add_noise(data, low, high, generator=None):
+    """Adds an integer drawn uniformly from [low, high] to every byte of (S,) `data`, modulo 256."""
+    noise = torch.randint(low, high + 1, (len(data),), generator=generator).numpy()
+    return ((data + noise) % 256).astype(np.uint8)
+
+
+def permute_byte_values(data):
+    """new = P[old], with P the fixed permutation of the 256 byte values (it starts 239 90 81 175 9 100 40 32)."""
+    return fixed_permutation(256).astype(np.uint8)[data]
 
 
 # --- images in, encoded bytes out -------------------------------------------------------------------------------------

@@ -76,11 +76,13 @@ UNUSED_KEYWORDS = ("num_items_in_batch", "use_cache", "return_loss", "output_rou
 def require(condition: bool, message: str, *values: object) -> None:
     """Refuses an input: ValueError with the values in the message's places, a tensor as its dtype and shape."""
     if not condition:
-        raise ValueError(message.format(*(describe(value) for value in values)))
+        tensor = "{0.dtype} of shape {1}"
+        shown = (tensor.format(x, tuple(x.shape)) if isinstance(x, torch.Tensor) else x for x in values)
+        raise ValueError(message.format(*shown))
 
 
-def describe(value: object) -> object:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
+def require_tensor(name: str, value: object) -> None:
+    require(isinstance(value, torch.Tensor), "{} must be a torch.Tensor, got {}", name, type(value).__name__)
 
 
 def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
@@ -108,16 +110,12 @@ def has_values(tensor: torch.Tensor) -> bool:
 
 
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
-    """Which of `count` hidden states to return: all for True, else those numbered (from the end where negative).
-
-    The others are None in the output, as in transformers' own models: the numbers stay what they are.
-    """
+    """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
         return set(range(count)) if asked else set()
     chosen = [asked] if isinstance(asked, int) else list(asked)
-    valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
     rule = "output_hidden_states must be True, False or numbers from {} to {}, got {}"
-    require(valid, rule, -count, count - 1, asked)
+    require(all(isinstance(n, int) and -count <= n < count for n in chosen), rule, -count, count - 1, asked)
     return {number % count for number in chosen}
 
 
@@ -174,30 +172,19 @@ def without_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bo
 
 
 def attention_backend(config, query: torch.Tensor, masked: bool = False, output_attentions: bool = False) -> str:
-    """The name of the implementation that computes attention for this call.
-
-    Raises:
-        ValueError: The configured one is neither one of ours nor offered by the installed transformers.
-    """
+    """The name of the implementation that computes attention for this call; ValueError for one that nobody offers."""
     name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
     name = without_obstacle(name, query, masked)
-    known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
-    offered = ", ".join(sorted(known))
-    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, offered)
+    known = sorted({*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS})
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(known))
     return name
 
 
 def attend(module, query, key, value, mask=None, output_attentions=False):
     """Attention of one layer by the backend that its configuration names at this call.
 
-    Args:
-        module: Has `config`, `scaling`, `dropout` and `is_causal = False`, which transformers' own functions read.
-        query, key, value: (B, A, N, d).
-        mask: (B, 1, N or 1, N) bool, True where a query may look; or None.
-        output_attentions: Whether to return the probabilities, through the eager backend.
-
-    Returns:
-        (B, N, A, d) and the (B, A, N, N) probabilities or None.
+    (B, A, N, d), mask (B, 1, N or 1, N) bool, True where a query may look -> (B, N, A, d) and, where asked for, the
+    probabilities (B, A, N, N). `module` has `config`, `scaling`, `dropout`, and `is_causal = False` for transformers.
     """
     name = attention_backend(module.config, query, mask is not None, output_attentions)
     if mask is not None and name != "sdpa":
@@ -241,23 +228,14 @@ class AttentionBackendMixin:
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
 ) -> torch.Tensor:
-    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+    """The loss of logits (B, num_labels) by `config.problem_type`, which the first labels decide where it is open.
 
-    One label: regression, squared error. Integer labels, one class each (-100 is ignored): cross entropy. Others
-    (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the type is kept in the
-    configuration, where pipelines read it.
-
-    Args:
-        logits: (B, num_labels).
-        labels: As above; (B,) and (B, 1) are the same.
-        config: `num_labels` and `problem_type`.
-        num_items_in_batch: What the sum is divided by, from Trainer: the labels of all batches that are accumulated.
-            None for the mean.
-
-    Raises:
-        ValueError: The labels do not fit the problem type, or the type is unknown.
+    One label: regression, squared error. Integer labels (B,) or (B, 1), one class each (-100 is ignored): cross
+    entropy. Others (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the
+    type is kept in the configuration, where pipelines read it. `num_items_in_batch`, from Trainer, is what the sum is
+    divided by: the labels of all batches that are accumulated; None for the mean. ValueError where labels do not fit.
     """
-    require(isinstance(labels, torch.Tensor), "labels must be a torch.Tensor, got {}", type(labels).__name__)
+    require_tensor("labels", labels)
     several = "single_label_classification" if is_integer(labels) else "multi_label_classification"
     problem_type = config.problem_type or ("regression" if config.num_labels == 1 else several)
     check_labels(labels, logits, problem_type)
@@ -280,7 +258,7 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) 
     require(problem_type in known, "problem_type must be one of {}, got {!r}", ", ".join(known), problem_type)
     batch, num_labels = logits.shape
     if problem_type != "single_label_classification":
-        fits = labels.shape[:1] == logits.shape[:1] and labels.numel() == logits.numel() and not labels.is_complex()
+        fits = labels.shape[:1] == (batch,) and labels.numel() == logits.numel() and not labels.is_complex()
         require(fits, "labels for {} must be numbers of shape {}, got {}", problem_type, (batch, num_labels), labels)
         if problem_type == "multi_label_classification" and has_values(labels):
             wrong = labels[~((labels >= 0) & (labels <= 1))]
@@ -303,6 +281,17 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) 
 CHUNK_TOKENS = 2048
 
 
+class Even(NamedTuple):
+    """Lengths of rows that are all alike, for recorded graphs, in which both numbers may be symbols."""
+
+    rows: int
+    length: int
+
+
+# Tokens of each row.
+Lengths = Union[Tuple[int, ...], Even]
+
+
 class Rows(NamedTuple):
     """How `tokens` (T + 1, D) divides into the rows of a batch.
 
@@ -310,7 +299,7 @@ class Rows(NamedTuple):
     real: (T + 1,) bool, which tokens count; None where all do, padding included (`mask_padding=False`).
     """
 
-    lengths: Tuple[int, ...]
+    lengths: Lengths
     real: Optional[torch.Tensor]
 
 
@@ -323,34 +312,28 @@ def works_in_chunks() -> bool:
     return not (torch.is_grad_enabled() or is_tracing())
 
 
-def starts_of(counts: Tuple[int, ...]) -> List[int]:
-    """Where each of consecutive runs starts: (3, 1, 2) -> [0, 3, 4]."""
-    starts = [0]
-    for count in counts[:-1]:
-        starts.append(starts[-1] + count)
-    return starts
+def total_of(lengths: Lengths) -> int:
+    """T."""
+    return lengths.rows * lengths.length if isinstance(lengths, Even) else sum(lengths)
 
 
-def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool, device) -> torch.Tensor:
-    """Cuts every row into windows.
+def window_indices(lengths: Lengths, window: int, shift: int, wrap: bool, device) -> torch.Tensor:
+    """Cuts rows of these lengths, T tokens in all, into windows -> indices of tokens (n, W), T outside of the row.
 
     With `wrap`, the filled-up row is rolled left by `shift` first, so that its last window also holds its first tokens.
     Without, those first tokens have a window of their own: for a row of 5, a window of 4 and a shift of 1 (`.` is T)
 
         wrap:    [1 2 3 4] [. . . 0]
         no wrap: [. . . 0] [1 2 3 4]
-
-    Args:
-        lengths: tokens of each row, T in all.
-
-    Returns:
-        (n, W) integers: indices of tokens, T where a window sticks out of its row.
     """
     lead = 0 if wrap else -shift % window
+    if isinstance(lengths, Even):
+        return even_window_indices(lengths, window, shift if wrap else -lead, device)
     counts = tuple(-(-(length + lead) // window) for length in lengths)
-    per_row = torch.tensor([lengths, starts_of(lengths), counts, starts_of(counts)], device=device)  # (4, B)
-    per_window = per_row.repeat_interleave(per_row[2], dim=1, output_size=sum(counts))[:, :, None]  # (4, n, 1)
-    length, start, count, first = per_window.unbind(0)
+    sizes = torch.tensor([lengths, counts], device=device)  # (2, B)
+    per_row = torch.cat([sizes, sizes.cumsum(1) - sizes])  # (4, B), with where each row and its windows start
+    per_window = per_row.repeat_interleave(sizes[1], dim=1, output_size=sum(counts))[:, :, None]  # (4, n, 1)
+    length, count, start, first = per_window.unbind(0)
     number = torch.arange(sum(counts), device=device)[:, None] - first
     position = number * window + (shift if wrap else -lead) + torch.arange(window, device=device)  # (n, W), in the row
     if wrap and shift:
@@ -361,14 +344,24 @@ def window_indices(lengths: Tuple[int, ...], window: int, shift: int, wrap: bool
     return torch.where(inside, start + position, sum(lengths))
 
 
+def even_window_indices(lengths: Even, window: int, first: int, device) -> torch.Tensor:
+    """`window_indices` by formulas that hold for any number and length of rows; the windows start at token `first`."""
+    count = (lengths.length - min(first, 0) + window - 1) // window
+    position = torch.arange(count * window, device=device) + first  # in the row
+    beyond = position >= count * window
+    position = torch.where(beyond, position - count * window, position)
+    inside = (position >= 0) & (position < lengths.length)
+    starts = torch.arange(lengths.rows, device=device) * lengths.length
+    indices = torch.where(inside, starts[:, None] + position, total_of(lengths))  # (B, n/B * W)
+    return indices.flatten().unflatten(0, (-1, window))
+
+
 def attention_windows(rows: Rows, window: int, shift: int, fixed: bool, device: torch.device) -> Windows:
     """The windows of a layer: one group, or with masking several, so that the work follows the number of real tokens.
 
     Attention has no order within a window. A window with unreal tokens is therefore cut down to its real ones, up to a
-    quarter of W, and stands in a group with those of the same width. Windows without a real token are left out.
-
-    Args:
-        fixed: keep all windows at their full width (recorded graphs need fixed shapes).
+    quarter of W, and stands in a group with those of the same width; windows without a real token are left out. Not so
+    where `fixed`: recorded graphs need fixed shapes.
     """
     indices = window_indices(rows.lengths, window, shift, rows.real is None, device)
     if rows.real is None:
@@ -400,22 +393,38 @@ def split_windows(windows: Windows) -> Windows:
 
 def real_indices(rows: Rows, window: int, device: torch.device) -> torch.Tensor:
     """Cuts every row into windows without a shift: indices (n, W), T for tokens that do not count as well."""
-    indices = window_indices(rows.lengths, window, 0, True, device)
-    return indices if rows.real is None else indices.masked_fill(~rows.real.to(device)[indices], sum(rows.lengths))
+    return without_unreal(window_indices(rows.lengths, window, 0, True, device), rows)
+
+
+def row_indices(rows: Rows, length: int, device: torch.device) -> torch.Tensor:
+    """Indices (B, N) of a padded batch whose longest row has `length` tokens, T for tokens that do not count as well."""
+    if not isinstance(rows.lengths, Even):
+        return real_indices(rows, length, device)
+    indices = torch.arange(total_of(rows.lengths), device=device)  # as one window a row, without a division by symbols
+    return without_unreal(indices.unflatten(0, (rows.lengths.rows, length)), rows)
+
+
+def without_unreal(indices: torch.Tensor, rows: Rows) -> torch.Tensor:
+    if rows.real is None:
+        return indices
+    return indices.masked_fill(~rows.real.to(indices.device)[indices], total_of(rows.lengths))
 
 
 def merged_rows(rows: Rows) -> Rows:
     """The rows after merging. A merged token is real when either half is."""
-    lengths = tuple(-(-length // 2) for length in rows.lengths)
+    if isinstance(rows.lengths, Even):
+        lengths = Even(rows.lengths.rows, (rows.lengths.length + 1) // 2)
+    else:
+        lengths = tuple(-(-length // 2) for length in rows.lengths)
     if rows.real is None:
         return Rows(lengths, None)
-    real = real_indices(rows, 2, rows.real.device) < sum(rows.lengths)
+    real = real_indices(rows, 2, rows.real.device) < total_of(rows.lengths)
     return Rows(lengths, F.pad(real.any(1), (0, 1)))
 
 
 def unpack(tokens: torch.Tensor, rows: Rows, length: int) -> torch.Tensor:
     """(T + 1, D) -> (B, N, D) with zeros where there is no real token."""
-    return F.embedding(real_indices(rows, length, tokens.device), tokens)
+    return F.embedding(row_indices(rows, length, tokens.device), tokens)
 
 
 def pack(hidden_states: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -426,7 +435,7 @@ def pack(hidden_states: torch.Tensor, rows: Rows) -> torch.Tensor:
 
 def places_of(rows: Rows, length: int, device: torch.device) -> Optional[torch.Tensor]:
     """(B, N) bool, the places of the rows' tokens in a padded batch; None where they fill it."""
-    if min(rows.lengths) == length:
+    if isinstance(rows.lengths, Even) or min(rows.lengths) == length:
         return None
     return torch.arange(length, device=device) < torch.tensor(rows.lengths, device=device)[:, None]
 
@@ -444,7 +453,7 @@ def real_tokens(real_bytes: torch.Tensor, kernel_size: int) -> torch.Tensor:
     windows = real_bytes.unfold(1, kernel_size, kernel_size // 2)  # (B, N, k)
     whole, touched = windows.all(-1), windows.any(-1)
     first = touched & (touched.cumsum(1) == 1)
-    return torch.where(whole.any(1, keepdim=True), whole, first)
+    return whole | (first & ~whole.any(1, keepdim=True))
 
 
 def sinusoidal_positions(length: int, width: int) -> torch.Tensor:
@@ -455,14 +464,6 @@ def sinusoidal_positions(length: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def drop_path(hidden_states: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """Stochastic depth: drops the update of whole windows and scales the others up."""
-    if rate == 0.0 or not training:
-        return hidden_states
-    kept = torch.rand(hidden_states.shape[0], 1, 1, device=hidden_states.device) >= rate
-    return hidden_states * kept.to(hidden_states.dtype) / (1.0 - rate)
-
-
 def look_ups_pay(tokens: int, vocabulary: int) -> bool:
     """A convolution costs one product with its weights per token, the tables one per entry of the vocabulary."""
     return tokens > vocabulary
@@ -470,7 +471,8 @@ def look_ups_pay(tokens: int, vocabulary: int) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
-    plain = type(module) in (nn.Conv1d, nn.Embedding) and type(module.weight) is nn.Parameter
+    own_weight = type(module.weight) is nn.Parameter or torch.compiler.is_exporting()  # which puts stand-ins there
+    plain = type(module) in (nn.Conv1d, nn.Embedding) and own_weight
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return plain and not (any(hooks) or "forward" in vars(module))
 
@@ -482,9 +484,9 @@ def is_loaded(parameter: torch.Tensor) -> bool:
 
 def check_input(input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor], config: ByteFormerConfig) -> None:
     """Raises ValueError for what the model cannot read."""
-    wanted = "input_ids must be a tensor of shape (batch, bytes), neither of them 0, got {}"
-    require(isinstance(input_ids, torch.Tensor), wanted, type(input_ids).__name__)
-    require(input_ids.dim() == 2 and input_ids.numel() > 0, wanted, input_ids)
+    require_tensor("input_ids", input_ids)
+    fits = input_ids.dim() == 2 and input_ids.numel() > 0
+    require(fits, "input_ids must be a tensor of shape (batch, bytes), neither of them 0, got {}", input_ids)
     require(is_integer(input_ids), "input_ids must be integers, got {}", input_ids)
     check_length(input_ids.shape[1], config)
     if has_values(input_ids):
@@ -498,40 +500,28 @@ def check_input(input_ids: torch.Tensor, attention_mask: Optional[torch.Tensor],
 
 def check_length(length: int, config: ByteFormerConfig) -> None:
     """Raises ValueError for sequences that make no token, or more tokens than there are positions."""
-    kernel_size, stride, positions = (
-        config.conv_kernel_size,
-        config.conv_kernel_size // 2,
-        config.max_position_embeddings,
-    )
-    require(
-        length >= kernel_size or config.mask_padding,
-        "input_ids must hold at least conv_kernel_size = {} bytes, got {}; pad with {}, or set mask_padding=True",
-        kernel_size, length, config.padding_id,
-    )  # fmt: skip
-    longest = (positions - 1) * stride + kernel_size + stride - 1
-    too_long = "input_ids must hold at most {} bytes (max_position_embeddings = {} tokens), got {}"
-    require(length <= longest, too_long, longest, positions, length)
+    kernel_size, positions = config.conv_kernel_size, config.max_position_embeddings
+    rule = "input_ids must hold at least conv_kernel_size = {} bytes, got {}; pad with {}, or set mask_padding=True"
+    require(length >= kernel_size or config.mask_padding, rule, kernel_size, length, config.padding_id)
+    longest = (positions + 2) * (kernel_size // 2) - 1  # the kernel is two strides
+    rule = "input_ids must hold at most {} bytes (max_position_embeddings = {} tokens), got {}"
+    require(length <= longest, rule, longest, positions, length)
 
 
 def check_mask(input_ids: torch.Tensor, attention_mask: torch.Tensor, config: ByteFormerConfig) -> None:
     """Raises ValueError for a mask that is none, or that contradicts the padding among the ids."""
-    wanted, shape = "attention_mask must be a tensor of the shape of input_ids, {}, got {}", tuple(input_ids.shape)
-    require(isinstance(attention_mask, torch.Tensor), wanted, shape, type(attention_mask).__name__)
-    require(attention_mask.shape == input_ids.shape, wanted, shape, attention_mask)
+    require_tensor("attention_mask", attention_mask)
+    rule = "attention_mask must have the shape of input_ids, {}, got {}"
+    require(attention_mask.shape == input_ids.shape, rule, tuple(input_ids.shape), attention_mask)
     if not has_values(input_ids):
         return
     shown = attention_mask.bool()
     require(torch.equal(shown.to(attention_mask.dtype), attention_mask), "attention_mask must hold only 0 and 1")
     padding = (input_ids == config.padding_id) | (input_ids == -1)
-    contradiction = "attention_mask contradicts the padding: "
-    contradicts = bool((shown & padding).any())
-    require(not contradicts, contradiction + "it is 1 where input_ids hold {} or -1", config.padding_id)
-    require(
-        config.mask_padding or bool((shown | padding).all()),
-        contradiction + "it hides bytes, which the released computation cannot; write {} in their place, "
-        "or set mask_padding=True",
-        config.padding_id,
-    )
+    rule = "attention_mask contradicts the padding: it is 1 where input_ids hold {} or -1"
+    require(not (shown & padding).any(), rule, config.padding_id)
+    rule = "attention_mask hides bytes, which the released computation cannot; write {} there, or set mask_padding=True"
+    require(config.mask_padding or bool((shown | padding).all()), rule, config.padding_id)
 
 
 class ByteFormerSelfAttention(nn.Module):
@@ -612,16 +602,7 @@ class ByteFormerLayer(GradientCheckpointingLayer):
     def forward(
         self, tokens: torch.Tensor, rows: Rows, output_attentions: bool = False
     ) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
-        """Runs the block in every window.
-
-        Args:
-            tokens: (T + 1, D), the rows one after the other and a zero row.
-            rows: how they divide into rows.
-            output_attentions: whether to return the attention probabilities.
-
-        Returns:
-            Tokens after the layer, and the attention probabilities (n, A, W, W) if asked for.
-        """
+        """Tokens (T + 1, D) of these rows -> tokens, fewer after merging, probabilities (n, A, W, W) if asked for."""
         windows = attention_windows(rows, self.window, self.shift, output_attentions or is_tracing(), tokens.device)
         # Every token is in one window, but for those that masking leaves out: they become zero.
         updated, attentions = torch.empty_like(tokens) if rows.real is None else torch.zeros_like(tokens), []
@@ -643,7 +624,12 @@ class ByteFormerLayer(GradientCheckpointingLayer):
         return hidden_states + self.drop(self.mlp(self.layer_norm2(hidden_states))), probabilities
 
     def drop(self, update: torch.Tensor) -> torch.Tensor:
-        return drop_path(self.dropout(update), self.drop_path_rate, self.training)
+        """Dropout and stochastic depth, which drops the update of whole windows and scales the others up."""
+        update, rate = self.dropout(update), self.drop_path_rate
+        if rate == 0.0 or not self.training:
+            return update
+        kept = torch.rand(update.shape[0], 1, 1, device=update.device) >= rate
+        return update * kept.to(update.dtype) / (1.0 - rate)
 
 
 class ByteFormerEmbeddings(nn.Module):
@@ -662,20 +648,33 @@ class ByteFormerEmbeddings(nn.Module):
         """(B, S) ids in 0..V-1 -> tokens (T + 1, D)."""
         windows = byte_ids.unfold(1, self.token_reduction.kernel_size[0], self.token_reduction.stride[0])  # (B, N, k)
         kept = places_of(rows, windows.shape[1], byte_ids.device)
-        positions = self.position_embeddings[0, :, : windows.shape[1]].expand(len(byte_ids), -1, -1)
-        tokens = self.reduce(byte_ids, take(windows, kept), kept) + take(positions, kept)
-        return self.dropout(F.pad(tokens, (0, 0, 0, 1)))
+        reduced, positions = self.reduce(byte_ids, take(windows, kept), kept), self.position_embeddings[0, 0]
+        if isinstance(rows.lengths, Even):
+            placed = reduced.unflatten(0, (rows.lengths.rows, -1)) + positions[: rows.lengths.length]
+            return self.dropout(F.pad(placed.flatten(0, 1), (0, 0, 0, 1)))
+        tokens = [row + positions[:length] for row, length in zip(reduced.split(rows.lengths), rows.lengths)]
+        return self.dropout(torch.cat([*tokens, positions.new_zeros(1, positions.shape[1])]))
 
     def reduce(self, byte_ids: torch.Tensor, windows: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:
         """Embedding and convolution of the kept tokens, whose bytes are `windows` (T, k) -> (T, D)."""
         plain = is_plain(self.byte_embeddings) and is_plain(self.token_reduction)
-        if plain and look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
+        if plain and is_tracing():
+            tokens = self.sum_of_taps(byte_ids)
+        elif plain and look_ups_pay(windows.shape[0], self.byte_embeddings.num_embeddings):
             taps = torch.arange(windows.shape[1], device=windows.device)
             tokens = F.embedding_bag(windows * windows.shape[1] + taps, self.tables(), mode="sum")
         else:
             embedded = self.byte_embeddings(byte_ids).transpose(1, 2)  # (B, D, S)
             tokens = take(self.token_reduction(embedded).transpose(1, 2), kept)
         return tokens.to(self.position_embeddings.dtype)
+
+    def sum_of_taps(self, byte_ids: torch.Tensor) -> torch.Tensor:
+        """(B, S) -> (T, D) by operations that any length and any exporter can follow."""
+        kernel_size, stride = self.token_reduction.kernel_size[0], self.token_reduction.stride[0]
+        reach = (byte_ids.shape[1] - kernel_size) // stride * stride + 1  # from the first token's tap to the last's
+        tables = self.tables().unflatten(0, (-1, kernel_size)).unbind(1)
+        taps = (byte_ids[:, tap : tap + reach : stride] for tap in range(kernel_size))
+        return sum(F.embedding(tap, table) for tap, table in zip(taps, tables)).flatten(0, 1)
 
     def tables(self) -> torch.Tensor:
         """(V * k, D): row v * k + j is what byte v adds to a token at tap j. In float32: k of them are added up."""
@@ -694,11 +693,10 @@ class ByteFormerEncoder(nn.Module):
         self.layers = nn.ModuleList(ByteFormerLayer(config, index) for index in range(config.num_hidden_layers))
 
     def forward(self, tokens: torch.Tensor, rows: Rows, length: int, output_attentions: bool, kept_states: Set[int]):
-        """Runs all layers on tokens (T + 1, D) whose longest row, in the padded batch, has `length` tokens.
+        """Runs all layers on tokens (T + 1, D), of whose rows the padded batch would be `length` long.
 
-        Returns:
-            hidden states (B, N, D), rows after the last layer, tuples of hidden states (None where not among
-            `kept_states`) and attentions, one per layer.
+        Returns hidden states (B, N, D), their rows, the tuple of those before each layer and after the last (None where
+        not in `kept_states`), and the tuple of attentions.
         """
         states, attentions = [], []
         for number, layer in enumerate(self.layers):
@@ -708,7 +706,8 @@ class ByteFormerEncoder(nn.Module):
             tokens, probabilities = layer(tokens, rows, output_attentions)
             attentions.append(probabilities)
             if layer.downsample is not None:
-                rows, length = merged_rows(rows), -(-length // 2)
+                rows = merged_rows(rows)
+                length = rows.lengths.length if isinstance(rows.lengths, Even) else -(-length // 2)
         hidden_states = unpack(tokens, rows, length)
         states.append(hidden_states if len(self.layers) in kept_states else None)
         return hidden_states, rows, tuple(states), tuple(attentions)
@@ -760,12 +759,11 @@ class ByteFormerPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
         """Raises ValueError for any size but the present one: the vocabulary is that of bytes, its last row padding."""
         vocabulary, multiple = self.config.vocab_size, pad_to_multiple_of or 1
         size = -(-(new_num_tokens or vocabulary) // multiple) * multiple
-        require(
-            size == vocabulary,
-            "the byte embeddings have {} rows and cannot have {}: the last row is padding, id {}, and would become "
-            "another one; build a new model with ByteFormerConfig(vocab_size={})",
-            vocabulary, size, self.config.padding_id, size,
-        )  # fmt: skip
+        rule = (
+            "the byte embeddings have {0} rows and cannot have {1}: the last row is padding, id {2}, and would become "
+            "another one; build a new model with ByteFormerConfig(vocab_size={1})"
+        )
+        require(size == vocabulary, rule, vocabulary, size, self.config.padding_id)
         return self.get_input_embeddings()
 
 
@@ -820,11 +818,10 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
                 contradicts the padding.
         """
         refuse_keywords(self.forward, kwargs)
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = (
-            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        )
-        return_dict = self.config.return_dict if return_dict is None else return_dict
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return_dict = config.return_dict if return_dict is None else return_dict
         kept_states = hidden_states_to_keep(output_hidden_states, len(self.encoder.layers) + 1)
 
         byte_ids, real_bytes = self._read(input_ids, attention_mask)
@@ -859,10 +856,10 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         kernel_size = self.config.conv_kernel_size
         batch, length = byte_ids.shape[0], (byte_ids.shape[1] - kernel_size) // (kernel_size // 2) + 1
         if real_bytes is None:
-            return Rows((length,) * batch, None), length
+            return Rows(Even(batch, length) if is_tracing() else (length,) * batch, None), length
         real = real_tokens(real_bytes, kernel_size)
         if is_tracing():
-            return Rows((length,) * batch, F.pad(real.flatten(), (0, 1))), length
+            return Rows(Even(batch, length), F.pad(real.flatten(), (0, 1))), length
         numbers = torch.arange(1, length + 1, device=real.device)
         rows = Rows(tuple((real * numbers).amax(1).tolist()), None)  # up to the last real token
         empty = rows.lengths.index(0) if 0 in rows.lengths else None
@@ -875,7 +872,7 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         hidden_states = self.layernorm(hidden_states)
         if rows.real is None:
             return hidden_states, hidden_states.mean(1)
-        real = real_indices(rows, hidden_states.shape[1], hidden_states.device)[..., None] < sum(rows.lengths)
+        real = row_indices(rows, hidden_states.shape[1], hidden_states.device)[..., None] < total_of(rows.lengths)
         hidden_states = hidden_states.masked_fill(~real, 0)
         return hidden_states, hidden_states.sum(1) / real.sum(1).clamp(min=1)
 

@@ -2,6 +2,7 @@
 """LLaVA-ViT for transformers: a vision transformer for images, video and sparse selections of video patches."""
 
 from .configuration_llava_vit import LlavaViTConfig
+from .image_processing_llava_vit import LlavaViTImageProcessor
 from .modeling_llava_vit import (
     LlavaViTAttention,
     LlavaViTBackbone,
@@ -27,6 +28,7 @@ __all__ = [
     "LlavaViTEncoderLayer",
     "LlavaViTForImageClassification",
     "LlavaViTForVideoClassification",
+    "LlavaViTImageProcessor",
     "LlavaViTModel",
     "LlavaViTModelOutput",
     "LlavaViTPreTrainedModel",

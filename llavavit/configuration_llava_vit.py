@@ -135,22 +135,24 @@ class LlavaViTConfig(PretrainedConfig):
 
     @property
     def custom_pipelines(self):
-        """The pipeline that `pipeline("video-classification", model=..., trust_remote_code=True)` builds: beside the processor.
+        """The pipeline that `pipeline(task, model=..., trust_remote_code=True)` builds: it stands beside the processor.
 
-        transformers' own would hand the frames to the image processor, and the model would see as many images. Made afresh
-        for each reader, since `pipeline` writes classes into what it gets, which config.json could not hold. Empty unless
-        this code was loaded from a model's folder, since only then did the user trust the code there, and unless the
-        folder's model classifies video: `pipeline(model=...)` without a task takes the only one that stands here.
+        transformers' own would hand a video's frames to the image processor, and the model would see as many images; and
+        not on every release would it find the processor of native resolution. Made afresh for each reader, since `pipeline`
+        writes classes into what it gets, which config.json could not hold. Empty unless this code was loaded from a model's
+        folder, since only then did the user trust the code there, and unless the folder's model classifies video, or
+        images at native resolution: `pipeline(model=...)` without a task takes the only one that stands here.
         """
-        from_folder = type(self).__module__.startswith("transformers_modules")
-        if not from_folder or not any("ForVideoClassification" in name for name in self.architectures or ()):
+        if not type(self).__module__.startswith("transformers_modules"):
             return {}
-        return {
-            "video-classification": {
-                "impl": "video_processing_llava_vit.LlavaViTVideoClassificationPipeline",
-                "pt": ["AutoModelForVideoClassification"],
-            }
-        }
+        native = "AutoImageProcessor" in (getattr(self, "auto_map", None) or {})
+        for kind, has_own in (("Video", True), ("Image", native)):
+            if has_own and any(f"For{kind}Classification" in name for name in self.architectures or ()):
+                pipeline = f"{kind.lower()}_processing_llava_vit.LlavaViT{kind}ClassificationPipeline"
+                return {
+                    f"{kind.lower()}-classification": {"impl": pipeline, "pt": [f"AutoModelFor{kind}Classification"]}
+                }
+        return {}
 
     def check_values(self):
         """Raises ValueError for values no model can be built from.

@@ -78,11 +78,13 @@ UNUSED_KEYWORDS = ("num_items_in_batch", "use_cache", "return_loss", "output_rou
 def require(condition: bool, message: str, *values: object) -> None:
     """Refuses an input: ValueError with the values in the message's places, a tensor as its dtype and shape."""
     if not condition:
-        raise ValueError(message.format(*(describe(value) for value in values)))
+        tensor = "{0.dtype} of shape {1}"
+        shown = (tensor.format(x, tuple(x.shape)) if isinstance(x, torch.Tensor) else x for x in values)
+        raise ValueError(message.format(*shown))
 
 
-def describe(value: object) -> object:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else value
+def require_tensor(name: str, value: object) -> None:
+    require(isinstance(value, torch.Tensor), "{} must be a torch.Tensor, got {}", name, type(value).__name__)
 
 
 def refuse_keywords(forward: Callable, keywords: Dict[str, object]) -> None:
@@ -110,16 +112,12 @@ def has_values(tensor: torch.Tensor) -> bool:
 
 
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
-    """Which of `count` hidden states to return: all for True, else those numbered (from the end where negative).
-
-    The others are None in the output, as in transformers' own models: the numbers stay what they are.
-    """
+    """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
         return set(range(count)) if asked else set()
     chosen = [asked] if isinstance(asked, int) else list(asked)
-    valid = all(isinstance(number, int) and -count <= number < count for number in chosen)
     rule = "output_hidden_states must be True, False or numbers from {} to {}, got {}"
-    require(valid, rule, -count, count - 1, asked)
+    require(all(isinstance(n, int) and -count <= n < count for n in chosen), rule, -count, count - 1, asked)
     return {number % count for number in chosen}
 
 
@@ -176,30 +174,19 @@ def without_obstacle(name: str, query: Optional[torch.Tensor] = None, masked: bo
 
 
 def attention_backend(config, query: torch.Tensor, masked: bool = False, output_attentions: bool = False) -> str:
-    """The name of the implementation that computes attention for this call.
-
-    Raises:
-        ValueError: The configured one is neither one of ours nor offered by the installed transformers.
-    """
+    """The name of the implementation that computes attention for this call; ValueError for one that nobody offers."""
     name = "eager" if output_attentions else getattr(config, "_attn_implementation", None) or "sdpa"
     name = without_obstacle(name, query, masked)
-    known = {*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS}
-    offered = ", ".join(sorted(known))
-    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, offered)
+    known = sorted({*OWN_BACKENDS, *ALL_ATTENTION_FUNCTIONS})
+    require(name in known, "unknown attention implementation {!r}; this transformers offers {}", name, ", ".join(known))
     return name
 
 
 def attend(module, query, key, value, mask=None, output_attentions=False):
     """Attention of one layer by the backend that its configuration names at this call.
 
-    Args:
-        module: Has `config`, `scaling`, `dropout` and `is_causal = False`, which transformers' own functions read.
-        query, key, value: (B, A, N, d).
-        mask: (B, 1, N or 1, N) bool, True where a query may look; or None.
-        output_attentions: Whether to return the probabilities, through the eager backend.
-
-    Returns:
-        (B, N, A, d) and the (B, A, N, N) probabilities or None.
+    (B, A, N, d), mask (B, 1, N or 1, N) bool, True where a query may look -> (B, N, A, d) and, where asked for, the
+    probabilities (B, A, N, N). `module` has `config`, `scaling`, `dropout`, and `is_causal = False` for transformers.
     """
     name = attention_backend(module.config, query, mask is not None, output_attentions)
     if mask is not None and name != "sdpa":
@@ -243,23 +230,14 @@ class AttentionBackendMixin:
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
 ) -> torch.Tensor:
-    """The loss of the problem type, which the first labels decide where the configuration leaves it open.
+    """The loss of logits (B, num_labels) by `config.problem_type`, which the first labels decide where it is open.
 
-    One label: regression, squared error. Integer labels, one class each (-100 is ignored): cross entropy. Others
-    (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the type is kept in the
-    configuration, where pipelines read it.
-
-    Args:
-        logits: (B, num_labels).
-        labels: As above; (B,) and (B, 1) are the same.
-        config: `num_labels` and `problem_type`.
-        num_items_in_batch: What the sum is divided by, from Trainer: the labels of all batches that are accumulated.
-            None for the mean.
-
-    Raises:
-        ValueError: The labels do not fit the problem type, or the type is unknown.
+    One label: regression, squared error. Integer labels (B,) or (B, 1), one class each (-100 is ignored): cross
+    entropy. Others (B, num_labels), several classes each: binary cross entropy per label. As transformers does, the
+    type is kept in the configuration, where pipelines read it. `num_items_in_batch`, from Trainer, is what the sum is
+    divided by: the labels of all batches that are accumulated; None for the mean. ValueError where labels do not fit.
     """
-    require(isinstance(labels, torch.Tensor), "labels must be a torch.Tensor, got {}", type(labels).__name__)
+    require_tensor("labels", labels)
     several = "single_label_classification" if is_integer(labels) else "multi_label_classification"
     problem_type = config.problem_type or ("regression" if config.num_labels == 1 else several)
     check_labels(labels, logits, problem_type)
@@ -282,7 +260,7 @@ def check_labels(labels: torch.Tensor, logits: torch.Tensor, problem_type: str) 
     require(problem_type in known, "problem_type must be one of {}, got {!r}", ", ".join(known), problem_type)
     batch, num_labels = logits.shape
     if problem_type != "single_label_classification":
-        fits = labels.shape[:1] == logits.shape[:1] and labels.numel() == logits.numel() and not labels.is_complex()
+        fits = labels.shape[:1] == (batch,) and labels.numel() == logits.numel() and not labels.is_complex()
         require(fits, "labels for {} must be numbers of shape {}, got {}", problem_type, (batch, num_labels), labels)
         if problem_type == "multi_label_classification" and has_values(labels):
             wrong = labels[~((labels >= 0) & (labels <= 1))]
@@ -306,6 +284,7 @@ except ImportError:
     flash_attn_varlen_func = None
 
 Numbers = Union[torch.Tensor, Sequence[int], Sequence[Sequence[int]]]
+Grid = Tuple[int, int, int]  # frames, rows and columns of patches
 
 
 @dataclass
@@ -322,8 +301,7 @@ class Patches(NamedTuple):
     indices: (B, N), which patches of the pixels; None for all.
     positions: (B or 1, N, 3) or (P, 3), the (t, row, column) of each.
     lengths: Patches of each sample of a pack; None for pixels.
-    runs: Lengths of runs of consecutive tokens, each of which attends to itself alone; None where all tokens of a row
-        of (B, N) attend to one another.
+    runs: Lengths of runs of consecutive tokens that attend to themselves alone; None where each row is one.
     """
 
     pixel_values: torch.Tensor
@@ -333,76 +311,99 @@ class Patches(NamedTuple):
     runs: Optional[Tuple[int, ...]] = None
 
 
-def require_tensor(name: str, value: object) -> None:
-    require(isinstance(value, torch.Tensor), "{} must be a torch.Tensor, got {}", name, type(value).__name__)
+# Patches that a pack on a CPU goes through the model at a time, or its largest sample: enough for fast products. Of 16
+# images of 8 to 48 patches a side all at once take FIGURE times the memory of the largest alone, beside inputs and outputs.
+PACK_SIZE = 2048
 
 
-def require_blocks(side: int, rows: int, columns: int) -> None:
-    fits = rows % side == 0 and columns % side == 0
-    rule = "merged_states join {0} x {0} patches, into which {1} x {2} do not divide"
-    require(fits, rule, side, rows, columns)
+def can_split(patches: Patches) -> bool:
+    """Whether samples may be computed in turns: gradients need what all leave behind, a GPU and a graph take all at once."""
+    on_cpu = patches.pixel_values.device.type == "cpu"
+    return patches.lengths is not None and on_cpu and not torch.is_grad_enabled() and not is_tracing()
 
 
-def check_pixel_values(pixel_values: Optional[torch.Tensor], num_channels: int, patch_size: int) -> torch.Tensor:
+def split_pack(patches: Patches, size: int) -> List[Patches]:
+    """Packs of neighbouring samples, each of at most `size` patches or those of the largest sample."""
+    limit, runs, start = max(size, *patches.lengths), iter(patches.runs), 0
+    groups: List[List[int]] = [[]]
+    for length in patches.lengths:
+        if sum(groups[-1]) + length > limit:
+            groups.append([])
+        groups[-1].append(length)
+    parts = []
+    for lengths in groups:
+        part, own = slice(start, start := start + sum(lengths)), []
+        while sum(own) < sum(lengths):
+            own.append(next(runs))
+        pixel_values, positions = patches.pixel_values[part], patches.positions[part]
+        parts.append(Patches(pixel_values, None, positions, tuple(lengths), tuple(own)))
+    return parts
+
+
+def join_outputs(parts: Sequence[LlavaViTModelOutput]) -> LlavaViTModelOutput:
+    """What packs gave one after the other, as the pack of all their samples gives it."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(tensors):
+        return None if tensors[0] is None else torch.cat(tensors)
+
+    states = None if parts[0].hidden_states is None else zip(*(part.hidden_states for part in parts))
+    layers = None if parts[0].attentions is None else zip(*(part.attentions for part in parts))
+    return LlavaViTModelOutput(
+        last_hidden_state=joined([part.last_hidden_state for part in parts]),
+        pooler_output=joined([part.pooler_output for part in parts]),
+        hidden_states=states and tuple(joined(tensors) for tensors in states),
+        attentions=layers and tuple(sum(runs, ()) for runs in layers),
+        merged_states=joined([part.merged_states for part in parts]),
+    )
+
+
+def check_pixel_values(config: LlavaViTConfig, pixel_values: Optional[torch.Tensor]) -> torch.Tensor:
     """(B, C, H, W) or (B, C, T, H, W), floating point, in whole patches -> (B, C, T, H, W); else ValueError."""
     require_tensor("pixel_values", pixel_values)
-    shape = tuple(pixel_values.shape)
+    shape, channels, side = tuple(pixel_values.shape), config.num_channels, config.patch_size
     forms = "(B, C, H, W) for images or (B, C, T, H, W) for video"
     require(len(shape) in (4, 5), "pixel_values must be {}, got shape {}", forms, shape)
     rule = "pixel_values must be floating point (scaled and normalised by the image processor), got {}"
     require(pixel_values.is_floating_point(), rule, pixel_values.dtype)
-    fits = shape[1] == num_channels
-    require(fits, "pixel_values must have {} channels in dimension 1, as {}, got shape {}", num_channels, forms, shape)
+    rule = "pixel_values must have {} channels in dimension 1, as {}, got shape {}"
+    require(shape[1] == channels, rule, channels, forms, shape)
     require(0 not in shape, "pixel_values must not be empty, got shape {}", shape)
-    whole = shape[-2] % patch_size == 0 and shape[-1] % patch_size == 0
-    require(whole, "height and width must be multiples of the patch size {}, got {} x {}", patch_size, *shape[-2:])
+    whole = shape[-2] % side == 0 and shape[-1] % side == 0
+    require(whole, "height and width must be multiples of the patch size {}, got {} x {}", side, *shape[-2:])
     return pixel_values if len(shape) == 5 else pixel_values.unsqueeze(2)
 
 
-def check_visible_indices(visible_indices: torch.Tensor, batch_size: int) -> None:
-    """Raises ValueError unless (B, N) integers, N at least 1."""
-    shape = tuple(visible_indices.shape)
-    rule = "visible_indices must be (B, N) patch indices with B = {} and N >= 1, or a (B, 1, T, H, W) residual, got {}"
-    require(len(shape) == 2 and shape[0] == batch_size and shape[1] > 0, rule, batch_size, f"shape {shape}")
-    fits = is_integer(visible_indices)
-    require(fits, "visible_indices of shape (B, N) must be integers, got {}", visible_indices.dtype)
-
-
-def check_residual(residual: torch.Tensor, pixel_values: torch.Tensor) -> None:
-    """Raises ValueError unless the residual is (B, 1, T, H, W) for pixels (B, C, T, H, W), of a real dtype."""
-    expected, shape = (pixel_values.shape[0], 1, *pixel_values.shape[2:]), tuple(residual.shape)
-    rule = "a residual given as visible_indices must be (B, 1, T, H, W) = {} for these pixel_values, got shape {}"
-    require(shape == expected, rule, expected, shape)
-    real = not (residual.is_complex() or residual.dtype == torch.bool)
-    require(real, "a residual given as visible_indices must be real numbers, got {}", residual.dtype)
+def check_numbers(name: str, form: str, values: torch.Tensor, *expected: int) -> None:
+    """Raises ValueError unless the values are real numbers of the expected shape."""
+    require_tensor(name, values)
+    shape = tuple(values.shape)
+    require(shape == expected, "{} must be {} = {}, got shape {}", name, form, expected, shape)
+    real = not (values.is_complex() or values.dtype == torch.bool)
+    require(real, "{} must be real numbers, got {}", name, values.dtype)
 
 
 def check_patch_positions(patch_positions: torch.Tensor, *expected: int) -> None:
-    """Raises ValueError unless real numbers of the expected shape, (B, N, 3)."""
-    require_tensor("patch_positions", patch_positions)
-    rule = "patch_positions must hold one (t, row, column) per visible patch, (B, N, 3) = {}, got shape {}"
-    require(tuple(patch_positions.shape) == expected, rule, expected, tuple(patch_positions.shape))
-    real = not (patch_positions.is_complex() or patch_positions.dtype == torch.bool)
-    require(real, "patch_positions must be integers or floating point, got {}", patch_positions.dtype)
+    check_numbers("patch_positions", "(B, N, 3), a (t, row, column) per visible patch,", patch_positions, *expected)
 
 
-def rows_of_numbers(name: str, rows: Numbers, width: Optional[int]) -> list:
+def rows_of_numbers(name: str, rows: Numbers, width: Optional[int] = None) -> list:
     """Integers of shape (n,), or (n, width), as lists; a tensor or lists already, as a recorded graph needs them."""
-    expected = "integers of shape (n,)" if width is None else f"integers of shape (n, {width})"
-    readable = not isinstance(rows, torch.Tensor) or not rows.is_meta
-    require(readable, "{} must hold values, got a tensor on the meta device", name)
-    found = rows.tolist() if isinstance(rows, torch.Tensor) else rows
+    is_tensor = isinstance(rows, torch.Tensor)
+    require(not (is_tensor and rows.is_meta), "{} must hold values, got a tensor on the meta device", name)
+    found = rows.tolist() if is_tensor else rows
     fits = isinstance(found, (list, tuple)) and len(found) > 0
-    if fits and width is not None:
-        fits = all(isinstance(row, (list, tuple)) and len(row) == width for row in found)
-    numbers = found if not fits or width is None else [number for row in found for number in row]
-    fits = fits and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-    require(fits, "{} must be {}, got {}", name, expected, rows)
+    for row in (found if width else [found]) if fits else ():
+        fits = fits and isinstance(row, (list, tuple)) and len(row) == (width or len(found))
+        fits = fits and all(isinstance(number, int) and not isinstance(number, bool) for number in row)
+    form = f"(n, {width})" if width else "(n,)"
+    require(fits, "{} must be integers of shape {}, got {}", name, form, rows)
     return list(found)
 
 
-def sample_grids(grid_thw: Numbers) -> List[Tuple[int, int, int]]:
-    """Frames, rows and columns of patches of each sample; ValueError unless (S, 3) positive integers."""
+def sample_grids(grid_thw: Numbers) -> List[Grid]:
+    """The grid of each sample; ValueError unless (S, 3) positive integers."""
     grids = [tuple(grid) for grid in rows_of_numbers("grid_thw", grid_thw, 3)]
     for number, grid in enumerate(grids):
         require(min(grid) > 0, "grid_thw must hold positive numbers, got {} for sample {}", grid, number)
@@ -411,25 +412,16 @@ def sample_grids(grid_thw: Numbers) -> List[Tuple[int, int, int]]:
 
 def sample_lengths(grid_thw: Optional[Numbers], cu_seqlens: Optional[Numbers]) -> Optional[Tuple[int, ...]]:
     """Patches of each sample of a pack; None where there is none."""
-    if grid_thw is None and cu_seqlens is None:
-        return None
     require(grid_thw is None or cu_seqlens is None, "grid_thw and cu_seqlens exclude each other, got both")
-    if cu_seqlens is None:
+    if grid_thw is not None:
         return tuple(frames * rows * columns for frames, rows, columns in sample_grids(grid_thw))
-    sums = rows_of_numbers("cu_seqlens", cu_seqlens, None)
+    if cu_seqlens is None:
+        return None
+    sums = rows_of_numbers("cu_seqlens", cu_seqlens)
     require(sums[0] == 0 and len(sums) > 1, "cu_seqlens must start with 0 and hold S + 1 prefix sums, got {}", sums)
     lengths = tuple(after - before for before, after in zip(sums, sums[1:]))
     require(min(lengths) > 0, "cu_seqlens must rise, every sample has a patch; got {}", sums)
     return lengths
-
-
-def check_packed_pixels(pixel_values: Optional[torch.Tensor], lengths: Tuple[int, ...], width: int) -> None:
-    """Raises ValueError unless (P, C*p*p), floating point, P the sum of the samples' lengths."""
-    require_tensor("pixel_values", pixel_values)
-    fits = pixel_values.dim() == 2 and pixel_values.shape[1] == width and pixel_values.is_floating_point()
-    require(fits, "pixel_values of a pack must be floating point (P, C*p*p) = (P, {}), got {}", width, pixel_values)
-    total = pixel_values.shape[0]
-    require(sum(lengths) == total, "the samples of the pack have {} patches, pixel_values {}", sum(lengths), total)
 
 
 def check_blocks(positions: torch.Tensor, lengths: Sequence[int], side: int) -> None:
@@ -440,27 +432,85 @@ def check_blocks(positions: torch.Tensor, lengths: Sequence[int], side: int) -> 
     require(whole, rule, side, tuple(lengths), way_out)
     if has_values(positions):
         blocks = positions.unflatten(-2, (-1, side**2))
-        places = torch.arange(side**2, device=positions.device)
-        inside = torch.stack((0 * places, places // side, places % side), dim=-1)
+        inside = patch_positions_of(torch.arange(side**2, device=positions.device), (1, side, side))
         fits = bool((blocks - blocks[..., :1, :] == inside).all())
         require(fits, "merged_states join {0} x {0} neighbours, which these patches are not; {1}", side, way_out)
 
 
+def grid_of(config: LlavaViTConfig, pixel_values: torch.Tensor) -> Grid:
+    """The grid of pixels (B, C, T, H, W)."""
+    frames, height, width = pixel_values.shape[2:]
+    return frames, height // config.patch_size, width // config.patch_size
+
+
+def split_indices(indices: torch.Tensor, rows: int, columns: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Frame, row and column of each patch index, all shaped as `indices`."""
+    frame = torch.div(indices, rows * columns, rounding_mode="floor")
+    row = torch.div(indices, columns, rounding_mode="floor")  # of all frames
+    return frame, row - frame * rows, indices - row * columns  # no remainders: ONNX has none by a size
+
+
+def patch_positions_of(indices: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """(...) patch indices -> (..., 3), the (t, row, column) of each."""
+    return torch.stack(split_indices(indices, *grid[1:]), dim=-1)
+
+
+def indices_in_blocks(grid: Grid, side: int, device: torch.device) -> torch.Tensor:
+    """The L indices of a grid's patches in blocks of side x side, row by row inside each; 1 for the usual order."""
+    frames, rows, columns = grid
+    whole = rows % side == 0 and columns % side == 0
+    require(whole, "merged_states join {0} x {0} patches, into which {1} x {2} do not divide", side, rows, columns)
+    indices = torch.arange(frames * rows * columns, device=device)
+    return indices.view(frames, rows // side, side, columns // side, side).transpose(2, 3).flatten()
+
+
+def cut_patches(pixel_values: torch.Tensor, patch_size: int, indices: Optional[torch.Tensor] = None) -> torch.Tensor:
+    """(B, C, T, H, W), indices (B, N) or None for all L in order: frame, row, column -> flat patches (B, N, C*p*p)."""
+    grid = pixel_values.unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))  # (B, C, T, h, p, w, p)
+    if indices is None:
+        return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
+    frame, row, column = split_indices(indices, grid.shape[3], grid.shape[5])
+    sample = torch.arange(indices.shape[0], device=indices.device)[:, None]
+    # Indexed dimensions come first in the result: (B, N, C, p, p)
+    return grid[sample, :, frame, row, :, column].flatten(2)
+
+
+def indices_from_residual(residual: torch.Tensor, patch_size: int, max_patches: int) -> torch.Tensor:
+    """(B, 1, T, H, W), real -> (B, K), K = min(max_patches, L): the patches with the largest sum of |residual|.
+
+    In ascending order. Of equal scores the earlier patch is kept, on every device.
+    """
+    scores = residual.float().abs().unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))
+    scores = scores.sum(dim=(-1, -3)).flatten(1)  # (B, 1, T, h, p, w, p) -> (B, L)
+    kept = scores.sort(dim=1, descending=True, stable=True).indices[:, :max_patches]
+    return kept.sort(dim=1).values
+
+
+def choose_patches(config: LlavaViTConfig, pixel_values: torch.Tensor, visible_indices: torch.Tensor):
+    """The (B, N) int64 indices of the visible patches and their places on the grid, both as a rule the same."""
+    require_tensor("visible_indices", visible_indices)
+    visible_indices, shape = visible_indices.to(pixel_values.device), tuple(visible_indices.shape)
+    batch_size, frames, rows, columns = pixel_values.shape[0], *grid_of(config, pixel_values)
+    if len(shape) == 5:
+        name, expected = "a residual given as visible_indices", (batch_size, 1, *pixel_values.shape[2:])
+        check_numbers(name, "(B, 1, T, H, W)", visible_indices, *expected)
+        indices = indices_from_residual(visible_indices, config.patch_size, config.max_visible_patches)
+        return indices, indices
+    rule = "visible_indices must be (B, N) patch indices with B = {} and N >= 1, or a (B, 1, T, H, W) residual, got {}"
+    require(len(shape) == 2 and shape[0] == batch_size and shape[1] > 0, rule, batch_size, f"shape {shape}")
+    rule = "visible_indices of shape (B, N) must be integers, got {}"
+    require(is_integer(visible_indices), rule, visible_indices.dtype)
+    return indices_and_places(
+        visible_indices.long(), frames * rows * columns, config.rope_temporal_size * rows * columns
+    )
+
+
 def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_places: int):
-    """Which patches (B, N) visible indices choose, and the places (B, N) where these stand.
+    """Which patches (B, N) visible indices choose, and where these stand; ValueError beyond the patches or places.
 
     As a rule both are the indices. A row of L indices some of which lie beyond the L patches chooses nothing: it names
     the places of all patches in their own order, on a grid of more frames (the published model card calls it so).
-
-    Args:
-        visible_indices: (B, N) integers.
-        num_patches: L.
-        num_places: Places on the grid of `rope_temporal_size` frames.
-
-    Raises:
-        ValueError: Indices beyond the patches, or places beyond the grid.
     """
-    visible_indices = visible_indices.long()
     if not has_values(visible_indices):
         return visible_indices, visible_indices
     low, high = visible_indices.min().item(), visible_indices.max().item()
@@ -476,54 +526,125 @@ def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_plac
     return torch.where(beyond, in_order, visible_indices), visible_indices
 
 
-def indices_from_residual(residual: torch.Tensor, patch_size: int, max_patches: int) -> torch.Tensor:
-    """Indices of the patches with the largest sum of |residual|, ascending.
+def read_pixels(config: LlavaViTConfig, pixel_values, visible_indices, patch_positions) -> Patches:
+    """The patches of images or video, checked."""
+    flat = isinstance(pixel_values, torch.Tensor) and pixel_values.dim() == 2
+    require(not flat, "a pack, pixel_values (P, C*p*p), needs grid_thw or cu_seqlens for its samples, got neither")
+    pixel_values = check_pixel_values(config, pixel_values)
+    grid, window, indices, runs = grid_of(config, pixel_values), config.frame_windows_size, None, None
+    places = indices_in_blocks(grid, 1, pixel_values.device)[None]
+    if visible_indices is not None:
+        indices, places = choose_patches(config, pixel_values, visible_indices)
+    if patch_positions is None:
+        patch_positions = patch_positions_of(places, grid)
+    else:
+        check_patch_positions(patch_positions, pixel_values.shape[0], places.shape[1], 3)
+    if 0 < window < grid[0]:
+        rule = "visible_indices select from {} frames, which leave no windows; frame_windows_size = {}, set it to 0"
+        require(indices is None, rule, grid[0], window)
+        runs = attention_runs([grid] * pixel_values.shape[0], window)
+    return Patches(pixel_values, indices, patch_positions, None, runs)
+
+
+def read_pack(config: LlavaViTConfig, pixel_values, visible_indices, patch_positions, grid_thw, lengths) -> Patches:
+    """The patches of a pack, checked."""
+    require_tensor("pixel_values", pixel_values)
+    width, total = config.num_channels * config.patch_size**2, sum(lengths)
+    fits = pixel_values.dim() == 2 and pixel_values.shape[1] == width and pixel_values.is_floating_point()
+    require(fits, "pixel_values of a pack must be floating point (P, C*p*p) = (P, {}), got {}", width, pixel_values)
+    rule = "the samples of the pack have {} patches, pixel_values {}"
+    require(total == pixel_values.shape[0], rule, total, pixel_values.shape[0])
+    rule = "a pack holds the visible patches alone: pass visible_indices to pack(), not with it"
+    require(visible_indices is None, rule)
+    if patch_positions is not None:
+        check_patch_positions(patch_positions, total, 3)
+    if grid_thw is None:
+        require(patch_positions is not None, "a pack with cu_seqlens needs patch_positions (P, 3), got none")
+        rule = "frame_windows_size = {} needs grid_thw: cu_seqlens does not tell frames apart; set it to 0"
+        require(config.frame_windows_size == 0, rule, config.frame_windows_size)
+        return Patches(pixel_values, None, patch_positions, lengths, lengths)
+    grids = sample_grids(grid_thw)
+    if patch_positions is None:
+        orders = [indices_in_blocks(grid, 1, pixel_values.device) for grid in grids]
+        patch_positions = torch.cat([patch_positions_of(order, grid) for order, grid in zip(orders, grids)])
+    return Patches(pixel_values, None, patch_positions, lengths, attention_runs(grids, config.frame_windows_size))
+
+
+def pack(
+    config: LlavaViTConfig,
+    samples: Sequence[torch.Tensor],
+    visible_indices: Optional[Sequence[Optional[torch.Tensor]]] = None,
+    patch_positions: Optional[Sequence[Optional[torch.Tensor]]] = None,
+) -> Dict[str, torch.Tensor]:
+    """Packs images and videos of any sizes into one input of the models.
 
     Args:
-        residual: (B, 1, T, H, W), any real dtype.
-        patch_size: p.
-        max_patches: How many patches to keep at most.
+        config: Of the model. With a merger patches are ordered in its blocks.
+        samples: Images (C, H, W) and videos (C, T, H, W), or a batch of them; H and W multiples of p.
+        visible_indices: For each sample None for all its patches, (N,) indices, or a residual (1, T, H, W): as
+            `LlavaViTModel.forward` takes them, without the batch.
+        patch_positions: For each sample None, or (N, 3), the (t, row, column) of its visible patches in their order.
 
     Returns:
-        (B, K) int64 with K = min(max_patches, L). Of equal scores the earlier patch is kept, on every device.
+        Keywords of `forward`: `pixel_values` (P, C*p*p), `patch_positions` (P, 3), and `grid_thw` (S, 3), or
+        `cu_seqlens` (S + 1,) where a sample is a selection.
+
+    Raises:
+        ValueError: A sample or what is said about it does not fit; the message has its number.
     """
-    scores = residual.float().abs().unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))
-    scores = scores.sum(dim=(-1, -3)).flatten(1)  # (B, 1, T, h, p, w, p) -> (B, L)
-    kept = scores.sort(dim=1, descending=True, stable=True).indices[:, :max_patches]
-    return kept.sort(dim=1).values
+    count = len(samples)
+    require(count > 0, "pack() needs at least one sample, got none")
+    chosen = [None] * count if visible_indices is None else visible_indices
+    places = [None] * count if patch_positions is None else patch_positions
+    for name, given in (("visible_indices", chosen), ("patch_positions", places)):
+        require(len(given) == count, "{} must have an entry for each of {} samples, got {}", name, count, len(given))
+    parts = []
+    for number in range(count):
+        try:
+            parts.append(pack_sample(config, samples[number], chosen[number], places[number]))
+        except ValueError as error:
+            raise ValueError(f"sample {number}: {error}") from None
+    patches, positions, grids = zip(*parts)
+    packed = {"pixel_values": torch.cat(patches), "patch_positions": torch.cat(positions)}
+    if all(indices is None for indices in chosen):
+        return {**packed, "grid_thw": torch.tensor(grids)}
+    return {**packed, "cu_seqlens": torch.tensor([0, *accumulate(len(sample) for sample in patches)])}
 
 
-def cut_patches(pixel_values: torch.Tensor, patch_size: int, indices: Optional[torch.Tensor] = None) -> torch.Tensor:
-    """Cuts frames into flat patches, only those asked for.
+def pack_sample(config: LlavaViTConfig, sample: torch.Tensor, visible_indices, patch_positions):
+    """One sample of `pack` -> patches (N, C*p*p), positions (N, 3), grid."""
+    rule = "a sample must be an image (C, H, W) or a video (C, T, H, W), got {}"
+    require(isinstance(sample, torch.Tensor) and sample.ndim in (3, 4), rule, sample)
+    pixel_values = check_pixel_values(config, sample[None])
+    grid = grid_of(config, pixel_values)
+    if visible_indices is None:
+        side = 1 if config.out_hidden_size is None else config.spatial_merge_size
+        indices = places = indices_in_blocks(grid, side, sample.device)[None]
+    else:
+        indices, places = choose_patches(config, pixel_values, visible_indices[None])
+    if patch_positions is None:
+        patch_positions = patch_positions_of(places[0], grid)
+    check_patch_positions(patch_positions, indices.shape[1], 3)
+    return cut_patches(pixel_values, config.patch_size, indices)[0], patch_positions.to(sample.device), grid
+
+
+def unpack(states: torch.Tensor, packed: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
+    """Splits tokens of a pack, (P, ...) or merged (P/m^2, ...), into one tensor for each sample.
 
     Args:
-        pixel_values: (B, C, T, H, W).
-        patch_size: p.
-        indices: (B, N) patch indices, or None for all L patches in order: frame, row, column.
-
-    Returns:
-        (B, N, C*p*p).
+        states: `last_hidden_state`, an entry of `hidden_states`, or `merged_states`.
+        packed: What `pack` returned.
     """
-    grid = pixel_values.unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))  # (B, C, T, h, p, w, p)
-    if indices is None:
-        return grid.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
-    frame, row, column = split_indices(indices, grid.shape[3], grid.shape[5])
-    sample = torch.arange(indices.shape[0], device=indices.device)[:, None]
-    # Indexed dimensions come first in the result: (B, N, C, p, p)
-    return grid[sample, :, frame, row, :, column].flatten(2)
+    lengths = sample_lengths(packed.get("grid_thw"), packed.get("cu_seqlens"))
+    require(lengths is not None, "packed must hold grid_thw or cu_seqlens, got {}", sorted(packed))
+    joined, rest = divmod(sum(lengths), max(1, states.shape[0]))
+    fits = rest == 0 and all(length % max(1, joined) == 0 for length in lengths)
+    rule = "states must have the {} patches of the pack in dimension 0, or blocks of them, got {}"
+    require(fits, rule, sum(lengths), states)
+    return list(states.split([length // joined for length in lengths]))
 
 
-def grid_positions(frames: int, rows: int, columns: int, side: int = 1, device=None) -> torch.Tensor:
-    """(t, row, column) of a grid's patches, (T*h*w, 3): row by row, or in blocks of side x side, row by row inside."""
-    index = torch.arange(frames * rows * columns, device=device)
-    positions = torch.stack(split_indices(index, rows, columns), dim=-1)
-    if side == 1:
-        return positions
-    blocks = positions.unflatten(0, (frames, rows // side, side, columns // side, side))
-    return blocks.transpose(2, 3).flatten(0, 4)  # (T, h/m, m, w/m, m, 3) -> (T, h/m, w/m, m, m, 3)
-
-
-def attention_runs(grids: Sequence[Tuple[int, int, int]], window: int) -> Tuple[int, ...]:
+def attention_runs(grids: Sequence[Grid], window: int) -> Tuple[int, ...]:
     """Lengths of the runs that attend to themselves: of each sample `window` frames at a time and the rest, all for 0.
 
     Of 6 frames of 2 x 2 patches in windows of 4: (16, 8).
@@ -535,67 +656,10 @@ def attention_runs(grids: Sequence[Tuple[int, int, int]], window: int) -> Tuple[
     return tuple(runs)
 
 
-def split_indices(indices: torch.Tensor, rows: int, columns: int) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Frame, row and column of each patch index, all shaped as `indices`."""
-    frame = torch.div(indices, rows * columns, rounding_mode="floor")
-    row = torch.div(indices, columns, rounding_mode="floor") % rows
-    return frame, row, indices % columns
-
-
-def rotary_cos_sin(positions: torch.Tensor, head_dim: int, theta: float, dtype: torch.dtype):
-    """Cosine and sine of the rotary angles, computed in float32.
-
-    The d/2 angles are [t*f_t, row*f_h, column*f_w] with 4:6:6 of the channels, repeated to d as [a, a]
-    (oddity 1: concatenated, not interleaved).
-
-    Args:
-        positions: (B or 1, N, 3) of (t, row, column), any real dtype.
-        head_dim: d, a multiple of 32.
-        theta: Base of the frequencies.
-        dtype: dtype of the result.
-
-    Returns:
-        cos and sin, both (B or 1, N, 1, d): the same for every head.
-    """
-    unit = head_dim // 32
-    angles = []
-    for axis, size in enumerate((4 * unit, 6 * unit, 6 * unit)):
-        exponents = torch.arange(size, dtype=torch.float32, device=positions.device) / size
-        angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
-    angles = torch.cat(angles, dim=-1)
-    angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x * cos + rot(x) * sin, where rot maps each adjacent pair (x0, x1) to (-x1, x0).
-
-    Oddity 2, the members of a pair have different angles: with d = 32 the angles a repeat after 16 channels, so
-    channel 0 uses a[0], channel 1 a[1] and channel 16 a[0] again:
-    [x0*cos(a0) - x1*sin(a0), x1*cos(a1) + x0*sin(a1), x2*cos(a2) - x3*sin(a2), ...].
-
-    Args:
-        x: (B, N, A, d).
-        cos, sin: (B or 1, N, 1, d).
-    """
-    even, odd = x[..., 0::2], x[..., 1::2]
-    rotated = x * cos
-    # In place on the fresh product: stacking -odd and even would write and read another copy of x.
-    rotated[..., 0::2].addcmul_(odd, sin[..., 0::2], value=-1)
-    rotated[..., 1::2].addcmul_(even, sin[..., 1::2])
-    return rotated
-
-
 def attend_in_runs(module, query, key, value, runs: Tuple[int, ...], output_attentions: bool = False):
-    """Attention of every run of consecutive tokens to itself: work and memory are the sum of their squares.
+    """(P, A, d) in runs of P tokens in all, each attending to itself -> (P, A, d), (A, n, n) of every run or None.
 
-    Args:
-        module: As for `attend`.
-        query, key, value: (P, A, d).
-        runs: Lengths, P in all. Neighbours of one length go into one call.
-
-    Returns:
-        (P, A, d) and the (A, n, n) probabilities of every run, or None.
+    Work and memory are the sum of the runs' squares. Neighbours of one length go into one call of `attend`.
     """
     if attention_backend(module.config, query, output_attentions=output_attentions) == "flash_attention_2":
         bounds = torch.tensor([0, *accumulate(runs)], dtype=torch.int32, device=query.device)
@@ -612,6 +676,46 @@ def attend_in_runs(module, query, key, value, runs: Tuple[int, ...], output_atte
         probabilities += [] if found is None else found.unbind()
         start = stop
     return torch.cat(outputs), tuple(probabilities) if output_attentions else None
+
+
+def mean_tokens(tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]]) -> torch.Tensor:
+    """(B, N, D) -> (B, D), or (P, D) of samples of these lengths -> (S, D)."""
+    if lengths is None:
+        return tokens.mean(dim=1)
+    return torch.stack([sample.mean(dim=0) for sample in tokens.split(lengths)])
+
+
+def rotary_cos_sin(positions: torch.Tensor, head_dim: int, theta: float, dtype: torch.dtype):
+    """(..., N, 3), real, of (t, row, column) -> cosine and sine (..., N, 1, d) of the rotary angles, for every head.
+
+    The d/2 angles are [t*f_t, row*f_h, column*f_w] with 4:6:6 of the channels, repeated to d as [a, a]
+    (oddity 1: concatenated, not interleaved). Computed in float32, whatever `dtype` the result has.
+    """
+    unit = head_dim // 32
+    angles = []
+    for axis, size in enumerate((4 * unit, 6 * unit, 6 * unit)):
+        exponents = torch.arange(size, dtype=torch.float32, device=positions.device) / size
+        angles.append(positions[..., axis, None].float() * (1.0 / theta**exponents))
+    angles = torch.cat(angles, dim=-1)
+    angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def apply_rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x * cos + rot(x) * sin, where rot maps each adjacent pair (x0, x1) to (-x1, x0); x (B, N, A, d).
+
+    Oddity 2, the members of a pair have different angles: with d = 32 the angles a repeat after 16 channels, so
+    channel 0 uses a[0], channel 1 a[1] and channel 16 a[0] again:
+    [x0*cos(a0) - x1*sin(a0), x1*cos(a1) + x0*sin(a1), x2*cos(a2) - x3*sin(a2), ...].
+    """
+    even, odd = x[..., 0::2], x[..., 1::2]
+    if is_tracing():  # ONNX has no writes into slices
+        return x * cos + torch.stack((-odd, even), dim=-1).flatten(-2) * sin
+    rotated = x * cos
+    # In place on the fresh product: stacking -odd and even would write and read another copy of x.
+    rotated[..., 0::2].addcmul_(odd, sin[..., 0::2], value=-1)
+    rotated[..., 1::2].addcmul_(even, sin[..., 1::2])
+    return rotated
 
 
 class LlavaViTRMSNorm(nn.Module):
@@ -831,101 +935,6 @@ class LlavaViTMerger(nn.Module):
         return self.mlp(self.ln_q(hidden_states).unflatten(-2, (-1, self.block)).flatten(-2))
 
 
-def choose_patches(config: LlavaViTConfig, pixel_values: torch.Tensor, visible_indices: Optional[torch.Tensor]):
-    """The (B, N) int64 indices of the patches to encode and their places on the grid, or None and None for all."""
-    if visible_indices is None:
-        return None, None
-    require_tensor("visible_indices", visible_indices)
-    visible_indices = visible_indices.to(pixel_values.device)
-    if visible_indices.dim() == 5:
-        check_residual(visible_indices, pixel_values)
-        indices = indices_from_residual(visible_indices, config.patch_size, config.max_visible_patches)
-        return indices, indices
-    check_visible_indices(visible_indices, pixel_values.shape[0])
-    frames, height, width = pixel_values.shape[2:]
-    patches = (height // config.patch_size) * (width // config.patch_size)
-    return indices_and_places(visible_indices, frames * patches, config.rope_temporal_size * patches)
-
-
-def pack(
-    config: LlavaViTConfig,
-    samples: Sequence[torch.Tensor],
-    visible_indices: Optional[Sequence[Optional[torch.Tensor]]] = None,
-    patch_positions: Optional[Sequence[Optional[torch.Tensor]]] = None,
-) -> Dict[str, torch.Tensor]:
-    """Packs images and videos of any sizes into one input of the models.
-
-    Args:
-        config: Of the model. With a merger patches are ordered in its blocks.
-        samples: Images (C, H, W) and videos (C, T, H, W), or a batch of them; H and W multiples of p.
-        visible_indices: For each sample None for all its patches, (N,) indices, or a residual (1, T, H, W): as
-            `LlavaViTModel.forward` takes them, without the batch.
-        patch_positions: For each sample None, or (N, 3), the (t, row, column) of its visible patches in their order.
-
-    Returns:
-        Keywords of `forward`: `pixel_values` (P, C*p*p), `patch_positions` (P, 3), and `grid_thw` (S, 3), or
-        `cu_seqlens` (S + 1,) where a sample is a selection.
-
-    Raises:
-        ValueError: A sample or what is said about it does not fit; the message has its number.
-    """
-    count = len(samples)
-    require(count > 0, "pack() needs at least one sample, got none")
-    chosen = [None] * count if visible_indices is None else visible_indices
-    places = [None] * count if patch_positions is None else patch_positions
-    for name, given in (("visible_indices", chosen), ("patch_positions", places)):
-        require(len(given) == count, "{} must have an entry for each of {} samples, got {}", name, count, len(given))
-    parts = []
-    for number in range(count):
-        try:
-            parts.append(pack_sample(config, samples[number], chosen[number], places[number]))
-        except ValueError as error:
-            raise ValueError(f"sample {number}: {error}") from None
-    patches, positions, grids = zip(*parts)
-    packed = {"pixel_values": torch.cat(patches), "patch_positions": torch.cat(positions)}
-    if all(indices is None for indices in chosen):
-        return {**packed, "grid_thw": torch.tensor(grids)}
-    return {**packed, "cu_seqlens": torch.tensor([0, *accumulate(len(sample) for sample in patches)])}
-
-
-def pack_sample(config: LlavaViTConfig, sample: torch.Tensor, visible_indices, patch_positions):
-    """One sample of `pack` -> patches (N, C*p*p), positions (N, 3), grid (T, h, w)."""
-    dims = getattr(sample, "ndim", None)
-    rule = "a sample must be an image (C, H, W) or a video (C, T, H, W), got {}"
-    require(isinstance(sample, torch.Tensor) and dims in (3, 4), rule, sample)
-    pixel_values = check_pixel_values(sample[None], config.num_channels, config.patch_size)
-    frames, height, width = pixel_values.shape[2:]
-    grid = (frames, height // config.patch_size, width // config.patch_size)
-    if visible_indices is None:
-        side = 1 if config.out_hidden_size is None else config.spatial_merge_size
-        require_blocks(side, *grid[1:])
-        positions = grid_positions(*grid, side, sample.device)[None]
-        indices = (positions[..., 0] * grid[1] + positions[..., 1]) * grid[2] + positions[..., 2]
-    else:
-        indices, places = choose_patches(config, pixel_values, visible_indices[None])
-        positions = torch.stack(split_indices(places, *grid[1:]), dim=-1)
-    if patch_positions is not None:
-        check_patch_positions(patch_positions, indices.shape[1], 3)
-        positions = patch_positions.to(sample.device)[None]
-    return cut_patches(pixel_values, config.patch_size, indices)[0], positions[0], grid
-
-
-def unpack(states: torch.Tensor, packed: Dict[str, torch.Tensor]) -> List[torch.Tensor]:
-    """Splits tokens of a pack, (P, ...) or merged (P/m^2, ...), into one tensor for each sample.
-
-    Args:
-        states: `last_hidden_state`, an entry of `hidden_states`, or `merged_states`.
-        packed: What `pack` returned.
-    """
-    lengths = sample_lengths(packed.get("grid_thw"), packed.get("cu_seqlens"))
-    require(lengths is not None, "packed must hold grid_thw or cu_seqlens, got {}", sorted(packed))
-    joined, rest = divmod(sum(lengths), max(1, states.shape[0]))
-    fits = rest == 0 and all(length % max(1, joined) == 0 for length in lengths)
-    rule = "states must have the {} patches of the pack in dimension 0, or blocks of them, got {}"
-    require(fits, rule, sum(lengths), states)
-    return list(states.split([length // joined for length in lengths]))
-
-
 class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     """What the models share: loading, saving, initialisation, and what transformers may do with them."""
 
@@ -1013,16 +1022,15 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
                 `config.max_visible_patches` patches with the largest sum of |residual| are kept, in ascending order.
             patch_positions: (B, N, 3), or (P, 3) of a pack: the (t, row, column) of each visible patch, in place of its
                 place in the input.
-            grid_thw: (S, 3) integers, frames, rows and columns of patches of each sample of a pack of whole samples. A
-                sample of more than `config.frame_windows_size` frames attends within runs of so many (0: as a whole),
-                and so does a video (B, C, T, H, W).
+            grid_thw: (S, 3) integers, frames, rows and columns of patches of each sample of a pack. A sample of more
+                than `config.frame_windows_size` frames attends within runs of so many (0: as a whole); so does a video.
             cu_seqlens: (S + 1,) integers, in place of `grid_thw` where samples are selections: prefix sums of their
                 numbers of patches.
             output_attentions: Whether to return the attention probabilities; computed by the eager backend.
             output_hidden_states: Whether to return the pre-normed tokens and each block's output, or the numbers of
                 those to return: [2, -1] for the second block's and the last's, None in the others' places.
             return_dict: False for a plain tuple.
-            kwargs: What transformers passes to every model, such as `num_items_in_batch`; anything else is refused.
+            kwargs: What transformers passes to every model, such as `num_items_in_batch`.
 
         Returns:
             LlavaViTModelOutput: `last_hidden_state` (B, N, D), `pooler_output` (B, D) or None without a head,
@@ -1041,66 +1049,29 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         return_dict = config.return_dict if return_dict is None else return_dict
         lengths = sample_lengths(grid_thw, cu_seqlens)
         if lengths is None:
-            patches = self.read_pixels(pixel_values, visible_indices, patch_positions)
+            patches = read_pixels(config, pixel_values, visible_indices, patch_positions)
         else:
-            patches = self.read_pack(pixel_values, visible_indices, patch_positions, grid_thw, lengths)
+            patches = read_pack(config, pixel_values, visible_indices, patch_positions, grid_thw, lengths)
+        parts = split_pack(patches, PACK_SIZE) if can_split(patches) else [patches]
+        outputs = join_outputs([self.encode(part, output_hidden_states, output_attentions) for part in parts])
+        return outputs if return_dict else outputs.to_tuple()
+
+    def encode(self, patches: Patches, output_hidden_states, output_attentions) -> LlavaViTModelOutput:
+        """The steps of a forward: embed, place, encode, normalise and pool, merge."""
+        config = self.config
         tokens = self.embeddings(patches.pixel_values, patches.indices)
-        cos, sin = self.place_patches(patches.positions, tokens)
+        positions = patches.positions.to(tokens.device)
+        cos, sin = rotary_cos_sin(positions, config.head_dim, config.rope_theta, tokens.dtype)
         tokens = self.layernorm_pre(tokens)
         encoded = self.encoder(tokens, cos, sin, output_hidden_states, output_attentions, patches.runs)
-        last_hidden_state, pooled = self.pool(encoded.last_hidden_state, lengths)
-        outputs = LlavaViTModelOutput(
+        last_hidden_state, pooled = self.pool(encoded.last_hidden_state, patches.lengths)
+        return LlavaViTModelOutput(
             last_hidden_state=last_hidden_state,
             pooler_output=pooled,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             merged_states=None if self.merger is None else self.merge(encoded.last_hidden_state, patches),
         )
-        return outputs if return_dict else outputs.to_tuple()
-
-    def read_pixels(self, pixel_values, visible_indices, patch_positions) -> Patches:
-        """The patches of images or video, checked."""
-        flat = isinstance(pixel_values, torch.Tensor) and pixel_values.dim() == 2
-        require(not flat, "a pack, pixel_values (P, C*p*p), needs grid_thw or cu_seqlens for its samples, got neither")
-        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)
-        grid, window = self.grid_of(pixel_values), self.config.frame_windows_size
-        indices, places = choose_patches(self.config, pixel_values, visible_indices)
-        if patch_positions is not None:
-            count = grid[0] * grid[1] * grid[2] if indices is None else indices.shape[1]
-            check_patch_positions(patch_positions, pixel_values.shape[0], count, 3)
-        elif indices is None:
-            patch_positions = grid_positions(*grid, device=pixel_values.device)[None]
-        else:
-            patch_positions = torch.stack(split_indices(places, *grid[1:]), dim=-1)
-        runs = None
-        if 0 < window < grid[0]:
-            rule = "visible_indices select from {} frames, which leave no windows; frame_windows_size = {}, set it to 0"
-            require(indices is None, rule, grid[0], window)
-            runs = attention_runs([grid] * pixel_values.shape[0], window)
-        return Patches(pixel_values, indices, patch_positions, None, runs)
-
-    def read_pack(self, pixel_values, visible_indices, patch_positions, grid_thw, lengths) -> Patches:
-        """The patches of a pack, checked."""
-        check_packed_pixels(pixel_values, lengths, self.config.num_channels * self.config.patch_size**2)
-        rule = "a pack holds the visible patches alone: pass visible_indices to pack(), not with it"
-        require(visible_indices is None, rule)
-        window = self.config.frame_windows_size
-        if patch_positions is not None:
-            check_patch_positions(patch_positions, sum(lengths), 3)
-        if grid_thw is None:
-            require(patch_positions is not None, "a pack with cu_seqlens needs patch_positions (P, 3), got none")
-            rule = "frame_windows_size = {} needs grid_thw: cu_seqlens does not tell frames apart; set it to 0"
-            require(window == 0, rule, window)
-            return Patches(pixel_values, None, patch_positions, lengths, lengths)
-        grids = sample_grids(grid_thw)
-        if patch_positions is None:
-            patch_positions = torch.cat([grid_positions(*grid, device=pixel_values.device) for grid in grids])
-        return Patches(pixel_values, None, patch_positions, lengths, attention_runs(grids, window))
-
-    def place_patches(self, positions: torch.Tensor, tokens: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Cosine and sine of the patches' rotary angles, once for all blocks."""
-        positions = positions.to(tokens.device)
-        return rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta, tokens.dtype)
 
     def pool(self, hidden_states: torch.Tensor, lengths: Optional[Tuple[int, ...]]):
         """`last_hidden_state` and `pooler_output` of the encoded tokens."""
@@ -1113,24 +1084,10 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
         """`merged_states` of the last block's output; pixels in their own order are put in blocks first."""
         side = self.config.spatial_merge_size
         if patches.lengths is None and patches.indices is None:
-            frames, rows, columns = self.grid_of(patches.pixel_values)
-            require_blocks(side, rows, columns)
-            frame, row, column = grid_positions(frames, rows, columns, side, hidden_states.device).unbind(-1)
-            return self.merger(hidden_states[:, (frame * rows + row) * columns + column])
+            order = indices_in_blocks(grid_of(self.config, patches.pixel_values), side, hidden_states.device)
+            return self.merger(hidden_states[:, order])
         check_blocks(patches.positions, patches.lengths or patches.positions.shape[-2:-1], side)
         return self.merger(hidden_states)
-
-    def grid_of(self, pixel_values: torch.Tensor) -> Tuple[int, int, int]:
-        """Frames, patch rows and patch columns of pixels (B, C, T, H, W)."""
-        frames, height, width = pixel_values.shape[2:]
-        return frames, height // self.config.patch_size, width // self.config.patch_size
-
-
-def mean_tokens(tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]]) -> torch.Tensor:
-    """(B, N, D) -> (B, D), or (P, D) of samples of these lengths -> (S, D)."""
-    if lengths is None:
-        return tokens.mean(dim=1)
-    return torch.stack([sample.mean(dim=0) for sample in tokens.split(lengths)])
 
 
 class LlavaViTForClassification(LlavaViTPreTrainedModel):
@@ -1168,16 +1125,8 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         refuse_keywords(self.forward, kwargs)
         self.check_form(pixel_values)
         return_dict = self.config.return_dict if return_dict is None else return_dict
-        encoded = self.llava_vit(
-            pixel_values,
-            visible_indices,
-            patch_positions,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            grid_thw=grid_thw,
-            cu_seqlens=cu_seqlens,
-        )
+        inputs = (pixel_values, visible_indices, patch_positions, output_attentions, output_hidden_states)
+        encoded = self.llava_vit(*inputs, return_dict=True, grid_thw=grid_thw, cu_seqlens=cu_seqlens)
         pooled = encoded.pooler_output
         if pooled is None:
             pooled = mean_tokens(encoded.last_hidden_state, sample_lengths(grid_thw, cu_seqlens))

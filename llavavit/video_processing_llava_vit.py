@@ -4,9 +4,9 @@
 Source: the pipeline of OneVision-Encoder, arXiv 2602.08683. What decodes is in `video_reading_llava_vit.py`, what chooses
 patches in `video_selection_llava_vit.py`.
 
-1. One object serves videos and images: `AutoProcessor` and `AutoVideoProcessor` give it. Images go to transformers' CLIP
-   image processor, whose settings stand in preprocessor_config.json as ever; those of videos in
-   video_preprocessor_config.json.
+1. One object serves videos and images: `AutoProcessor` and `AutoVideoProcessor` give it. Images go to the processor whose
+   settings stand in preprocessor_config.json as ever, transformers' CLIP image processor or that of native resolution;
+   the settings of videos stand in video_preprocessor_config.json.
 2. Resizing is torch's antialiased bicubic on bytes, as in transformers' CLIP processor with torchvision: within one of 255
    levels of the one with Pillow, at a fifth of the time.
 3. `pipeline("video-classification")` of transformers hands frames to the image processor, so that the model would see T
@@ -30,6 +30,14 @@ from PIL import Image
 from transformers import BatchFeature, ImageProcessingMixin
 from transformers.utils import cached_file
 
+from .image_processing_llava_vit import (
+    CLIP_MEAN,
+    CLIP_STD,
+    LlavaViTImageProcessor,
+    check_positive,
+    check_triple,
+    refuse_unknown,
+)
 from .video_reading_llava_vit import open_clip
 from .video_selection_llava_vit import (
     CodecEnergy,
@@ -49,8 +57,7 @@ except ImportError:
 
 VIDEO_CONFIG = "video_preprocessor_config.json"
 IMAGE_CONFIG = "preprocessor_config.json"
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGE_MODULE = "image_processing_llava_vit"
 SELECTIONS = ("codec", "difference", "none")
 WIDEST = 8  # longer side to shorter: of a wider frame only the middle is resized, since the crop takes less still
 READ_AHEAD = 2  # frames waiting to be resized: what a long clip of large frames costs in memory
@@ -247,23 +254,6 @@ def batch_clips(clips):
 # --- checks of the arguments ------------------------------------------------------------------------------------------
 
 
-def check_positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
-
-
-def check_triple(name, value, accepts):
-    numbers = list(value) if isinstance(value, (list, tuple, np.ndarray)) else []
-    if len(numbers) != 3 or not all(
-        isinstance(number, (int, float, np.number)) and accepts(number) for number in numbers
-    ):
-        raise ValueError(
-            f"{name} must be three numbers, one for each channel{'' if accepts(-1) else ', above 0'}, got {value!r}"
-        )
-    return [float(number) for number in numbers]
-
-
 def check_size(size, patch_size):
     if (
         isinstance(size, dict)
@@ -314,14 +304,8 @@ OTHER_ARGUMENTS = (
 )
 
 
-def refuse_unknown(owner, arguments, accepted):
-    unknown = sorted(set(arguments) - set(accepted))
-    if unknown:
-        raise ValueError(f"{owner} does not know {', '.join(unknown)}; known: {', '.join(accepted)}")
-
-
 class LlavaViTVideoProcessor(ImageProcessingMixin):
-    r"""Turns video files or frames into what a LLaVA-ViT model reads; images too, by the CLIP processor beside it.
+    r"""Turns video files or frames into what a LLaVA-ViT model reads; images too, by the folder's image processor.
 
     Args:
         num_frames (`int`): Frames T to sample, evenly from first to last. A shorter clip gives each frame once.
@@ -389,7 +373,7 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         Args:
             videos: A clip or a list of clips. A clip is a file's path, `bytes`, an open binary file, a list of frames (PIL
                 images, arrays or tensors), or an array or tensor (T, H, W, C) or (T, C, H, W).
-            images: In place of `videos`: what transformers' `CLIPImageProcessor` takes, and gives.
+            images: In place of `videos`: what the folder's image processor takes, and gives.
             return_tensors: "pt", "np" or None (arrays).
             fps: Frames per second, for the times of frames that carry none.
             do_sample_frames: False takes every frame of a clip, whatever `num_frames` says.
@@ -435,15 +419,17 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
 
     @property
     def image_processor(self):
-        """transformers' `CLIPImageProcessor` with this folder's settings, which takes `images=`.
+        """The folder's image processor, which takes `images=`: transformers' `CLIPImageProcessor` if it names no other.
 
         Raises:
             ValueError: There were no settings where this processor came from.
         """
         if self.image_settings is None:
             raise ValueError(
-                f"images= needs the settings of a CLIP image processor, and there was no {IMAGE_CONFIG} where this processor came from"
+                f"images= needs the settings of an image processor, and there was no {IMAGE_CONFIG} where this processor came from"
             )
+        if self._image_processor is None and self._has_native_resolution():
+            self._image_processor = LlavaViTImageProcessor.from_dict(self.image_settings)
         if self._image_processor is None:
             # Imported on demand: newer releases remark on its backends, which users of videos need not hear.
             from transformers import CLIPImageProcessor
@@ -453,6 +439,9 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
                 **{key: value for key, value in self.image_settings.items() if key not in own}
             )
         return self._image_processor
+
+    def _has_native_resolution(self):
+        return (self.image_settings or {}).get("image_processor_type") == LlavaViTImageProcessor.__name__
 
     def _arguments(self):
         return {key: getattr(self, key) for key in ARGUMENTS}
@@ -523,8 +512,10 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         folder.mkdir(parents=True, exist_ok=True)
         written = [write_whole(folder / VIDEO_CONFIG, self.to_json_string())]
         if self.image_settings is not None:
-            entry = {"AutoProcessor": self.to_dict()["auto_map"]["AutoProcessor"]}
-            written.append(write_whole(folder / IMAGE_CONFIG, json_of({**self.image_settings, "auto_map": entry})))
+            entries = {"AutoProcessor": self.to_dict()["auto_map"]["AutoProcessor"]}
+            if self._has_native_resolution():
+                entries["AutoImageProcessor"] = f"{IMAGE_MODULE}.{LlavaViTImageProcessor.__name__}"
+            written.append(write_whole(folder / IMAGE_CONFIG, json_of({**self.image_settings, "auto_map": entries})))
         for file in code_files(type(self)):
             if file.resolve() != (folder / file.name).resolve():
                 shutil.copyfile(file, folder / file.name)
@@ -537,8 +528,8 @@ def code_files(cls):
     """The files that a Hub folder needs for the class: its own and the siblings that it imports."""
     folder = Path(sys.modules[LlavaViTVideoProcessor.__module__].__file__).parent
     own = Path(sys.modules[cls.__module__].__file__)
-    names = ("video_processing_llava_vit.py", "video_reading_llava_vit.py", "video_selection_llava_vit.py")
-    return list(dict.fromkeys([own, *(folder / name for name in names)]))
+    names = ("video_processing_llava_vit", "video_reading_llava_vit", "video_selection_llava_vit", IMAGE_MODULE)
+    return list(dict.fromkeys([own, *(folder / f"{name}.py" for name in names)]))
 
 
 def json_of(content):

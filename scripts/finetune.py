@@ -3,6 +3,8 @@
 
     python scripts/finetune.py my-model --dataset pictures/ --output my-classifier        one sub-folder per class
     python scripts/finetune.py my-model --dataset pictures/ --output my-probe --freeze --augment crop+flip --workers 4
+    python scripts/finetune.py my-llava-vit --dataset pictures/ --output my-classifier --native-resolution    no resizing to a square
+    python scripts/finetune.py my-llava-vit --dataset clips/ --output my-classifier --workers 4               video files
     python scripts/finetune.py my-byteformer --dataset words/ --output my-words                    WAV files, encoded by the recipe
     python scripts/finetune.py my-byteformer --dataset digits --output digits --epochs 60 --learning-rate 3e-3
     python scripts/finetune.py my-llava-vit --dataset moving-digits --output motion --lora 8
@@ -45,9 +47,20 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder")
     parser.add_argument(
         "--read-files-as",
-        choices=("auto", "pictures", "sounds", "bytes"),
+        choices=("auto", "pictures", "videos", "sounds", "bytes"),
         default="auto",
-        help="for a folder: decode pictures or WAV files, which ByteFormer's recipe then encodes, or take files as they are (default auto: decode unless none is a picture, or a WAV file)",
+        help="for a folder: decode pictures, videos or WAV files (ByteFormer's recipe then encodes them), or take files as they are (default auto: decode; videos where none is a picture, as they are where none can be decoded)",
+    )
+    parser.add_argument(
+        "--native-resolution",
+        action="store_true",
+        help="LLaVA-ViT: pictures keep their size and aspect, in whole patches, packed; without it they are resized to one square",
+    )
+    parser.add_argument(
+        "--max-num-patches",
+        type=int,
+        metavar="N",
+        help="with --native-resolution: a picture of more patches is made smaller (default 1024, or the folder's)",
     )
     parser.add_argument(
         "--augment",
@@ -127,8 +140,14 @@ def main(argv=None) -> int:
     # Imported late: torch and transformers take seconds that a mistyped command should not cost.
     import torch
     from hubtools.finetuning.datasets import build_data
-    from hubtools.finetuning.lora import with_adapters
-    from hubtools.finetuning.starting_point import freeze_all_but_head, load_model, load_processor, read_folder_recipe
+    from hubtools.finetuning.starting_point import (
+        freeze_all_but_head,
+        load_model,
+        load_processor,
+        read_folder_recipe,
+        with_adapters,
+        with_native_resolution,
+    )
     from hubtools.finetuning.training import train
     from hubtools.staging import check_output
     from transformers import set_seed
@@ -142,6 +161,8 @@ def main(argv=None) -> int:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     recipe = read_folder_recipe(arguments.folder)
+    if arguments.native_resolution:
+        recipe = with_native_resolution(recipe, arguments.max_num_patches)
     config = recipe.build_config()
     data = build_data(
         arguments.dataset,
@@ -152,6 +173,8 @@ def main(argv=None) -> int:
         arguments.read_files_as,
         arguments.augment,
     )
+    if arguments.native_resolution and data.task != "image":
+        raise UserError(f"--native-resolution is for pictures; {arguments.dataset} holds {data.task} files")
     set_seed(arguments.seed)  # a new classifier, and adapters, are drawn before the Trainer sets its own
     model = load_model(arguments.folder, recipe, data.task, data.labels)
     if arguments.freeze:
@@ -174,6 +197,7 @@ def check_arguments(arguments) -> None:
         ("gradient_accumulation_steps", 0),
         ("learning_rate", 0),
         ("save_steps", 0),
+        ("max_num_patches", 0),
     ):
         value = getattr(arguments, name)
         if value is not None and not value > least:
@@ -181,6 +205,8 @@ def check_arguments(arguments) -> None:
     for name in ("warmup", "label_smoothing"):
         if not 0 <= getattr(arguments, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be in [0, 1), got {getattr(arguments, name)}")
+    if arguments.max_num_patches is not None and not arguments.native_resolution:
+        raise UserError("--max-num-patches goes with --native-resolution: it bounds pictures that keep their size")
     if arguments.lora < 0 or arguments.weight_decay < 0 or arguments.workers < 0:
         raise UserError(
             f"--lora, --weight-decay and --workers must not be negative, got {arguments.lora}, {arguments.weight_decay} and {arguments.workers}"
@@ -237,6 +263,8 @@ def settings_of(arguments):
         lora=arguments.lora,
         freeze=arguments.freeze,
         augment=arguments.augment,
+        native_resolution=arguments.native_resolution,
+        max_num_patches=arguments.max_num_patches,
         bf16=arguments.bf16,
         fsdp=arguments.fsdp,
         checkpointing=arguments.gradient_checkpointing,

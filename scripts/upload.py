@@ -14,16 +14,13 @@ from hubtools import isolation  # noqa: F401 (first: see there)
 import argparse
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from hubtools.errors import ArgumentParser, UserError, run_script
-from hubtools.foreign.files import read_json_object
-from hubtools.foreign.schema import GENERIC, check
-from hubtools.hub.client import check_repo_id, prepare
-from hubtools.hub.files import Hashes, local_files, local_paths, skipped_paths
-from hubtools.hub.secrets import take_token
-from hubtools.hub.upload import Outcome, Target, upload
-from hubtools.verification import failures, verify_folder
+
+if TYPE_CHECKING:
+    from hubtools.hub.files import Hashes
+    from hubtools.hub.upload import Outcome
 
 
 def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -62,6 +59,8 @@ def note(text: str) -> None:
 
 
 def check_folder(folder: Path) -> Path:
+    from hubtools.hub.files import local_paths
+
     if not folder.is_dir():
         raise UserError(
             f"{folder} is {'not a folder' if folder.exists() else 'not there'}; accepted: a folder that assemble.py "
@@ -79,6 +78,8 @@ def verify(folder: Path) -> None:
     Raises:
         NotVerified: If one fails. Nothing has been sent by then.
     """
+    from hubtools.verification import failures, verify_folder
+
     failed = failures(verify_folder(folder, progress=lambda check: note(check.row())))
     if failed:
         raise NotVerified(
@@ -89,6 +90,9 @@ def verify(folder: Path) -> None:
 
 def model_class(folder: Path) -> str:
     """The Auto class of the folder's architecture, for the line of code at the end."""
+    from hubtools.foreign.files import read_json_object
+    from hubtools.foreign.schema import GENERIC, check
+
     path = folder / "config.json"
     config = read_json_object(path)
     check({key: config[key] for key in GENERIC if key in config}, {"type": "object", "properties": GENERIC}, str(path))
@@ -98,7 +102,7 @@ def model_class(folder: Path) -> str:
     return auto_classes[0] if auto_classes else "AutoModel"
 
 
-def show_plan(folder: Path, files: Dict[str, Hashes], args: argparse.Namespace, endpoint: str) -> None:
+def show_plan(folder: Path, files: "Dict[str, Hashes]", args: argparse.Namespace, endpoint: str) -> None:
     for path, hashes in files.items():
         print(f"{hashes.sha256[:12]}  {hashes.size:>14,}  {path}")
     where = " as a pull request" if args.create_pr else ""
@@ -110,7 +114,7 @@ def show_plan(folder: Path, files: Dict[str, Hashes], args: argparse.Namespace, 
     )
 
 
-def lines_of_code(outcome: Outcome, repo_id: str, auto_class: str) -> List[str]:
+def lines_of_code(outcome: "Outcome", repo_id: str, auto_class: str) -> List[str]:
     revision = f', revision="{outcome.revision}"' if outcome.revision != "main" else ""
     return [
         f"from transformers import {auto_class}",
@@ -118,7 +122,7 @@ def lines_of_code(outcome: Outcome, repo_id: str, auto_class: str) -> List[str]:
     ]
 
 
-def show_outcome(outcome: Outcome, files: Dict[str, Hashes], repo_id: str, auto_class: str) -> None:
+def show_outcome(outcome: "Outcome", files: "Dict[str, Hashes]", repo_id: str, auto_class: str) -> None:
     plan = outcome.plan
     if plan.keeps_card:
         note("README.md: the repository's own is kept (--overwrite-readme replaces it)")
@@ -133,12 +137,17 @@ def show_outcome(outcome: Outcome, files: Dict[str, Hashes], repo_id: str, auto_
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     args = parse(argv)
+    if args.retries < 0:
+        raise UserError(f"--retries {args.retries}; accepted: 0 or more")
+    from hubtools.hub.client import check_repo_id, prepare
+    from hubtools.hub.files import local_files, skipped_paths
+    from hubtools.hub.secrets import take_token
+    from hubtools.hub.upload import Target, upload
+
     endpoint = prepare()
     token = take_token(args.token)
     folder = check_folder(args.folder)
     check_repo_id(args.repo_id)
-    if args.retries < 0:
-        raise UserError(f"--retries {args.retries}; accepted: 0 or more")
     if token is None and not args.dry_run:
         raise UserError("no access token; pass --token, set HF_TOKEN or run `hf auth login`")
     auto_class = model_class(folder)

@@ -19,11 +19,13 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
 from hubtools.assembly.origin import add_checkpoint_arguments, origin_from
 from hubtools.errors import ArgumentParser, UserError, run_script
-from hubtools.verification import FAIL, PASS, SKIP, Check, failures, verify_folder
+
+if TYPE_CHECKING:
+    from hubtools.verification import Check
 
 REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -37,6 +39,14 @@ def parse(argv: Optional[Sequence[str]]):
         metavar="FILE.py:NAME",
         help="your own original, to compare configuration, structure and outputs with",
     )
+    parser.add_argument(
+        "--files",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="pictures, sounds or clips for which exported files must give the classifier's own labels",
+    )
     parser.add_argument("--revision", metavar="R", help="branch, tag or commit of REPO_ID")
     parser.add_argument(
         "--run-foreign-code",
@@ -48,13 +58,17 @@ def parse(argv: Optional[Sequence[str]]):
     return parser.parse_args(argv)
 
 
-def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
+def verify_target(arguments, progress: "Callable[[Check], None]") -> "List[Check]":
     """Verifies the folder of that name, else the repository of that name on the Hub."""
+    from hubtools.verification import verify_folder
+
     checkpoint, reference = origin_from(arguments), arguments.reference
     if Path(arguments.target).exists():
         if arguments.revision:
             raise UserError(f"--revision goes with a repository on the Hub; {arguments.target} is a local folder")
-        return verify_folder(arguments.target, checkpoint, reference, progress, arguments.run_foreign_code)
+        return verify_folder(
+            arguments.target, checkpoint, reference, progress, arguments.run_foreign_code, given(arguments.files)
+        )
     if not REPO_ID.fullmatch(arguments.target):
         raise UserError(
             f"{arguments.target!r} is neither a folder nor a repository; accepted: an existing folder, or namespace/name"
@@ -64,10 +78,21 @@ def verify_target(arguments, progress: Callable[[Check], None]) -> List[Check]:
     from hubtools.hub.secrets import take_token
 
     folder = fetch_verified(arguments.target, revision=arguments.revision, token=take_token())
-    return verify_folder(folder, checkpoint, reference, progress, arguments.run_foreign_code)
+    return verify_folder(
+        folder, checkpoint, reference, progress, arguments.run_foreign_code, given(arguments.files)
+    )
 
 
-def verdict(target: str, checks: Sequence[Check], seconds: float) -> str:
+def given(files: Sequence[Path]) -> Sequence[Path]:
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"--files {file} is not a file")
+    return files
+
+
+def verdict(target: str, checks: "Sequence[Check]", seconds: float) -> str:
+    from hubtools.verification import FAIL, PASS, SKIP, failures
+
     failed = failures(checks)
     counts = ", ".join(
         f"{sum(check.status == status for check in checks)} {word}"
@@ -81,6 +106,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = parse(argv)
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         raise UserError(f"--json {arguments.json}: its folder does not exist")
+    from hubtools.verification import failures
+
     started = time.perf_counter()
     checks = verify_target(arguments, lambda check: print(check.row(arguments.verbose), flush=True))
     seconds = time.perf_counter() - started

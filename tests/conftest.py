@@ -10,6 +10,31 @@ for folder in (ROOT, ROOT / "scripts", ROOT / "tests", *(ROOT / "tests" / name f
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+from warm_python import WarmPython  # noqa: E402 (tests/ is on the path from here on)
+
+# Whole files go to the workers one after the other: those that take long come first, so that all end together.
+LONG_FIRST = ("releases/test_releases", "scripts/test_snippets", "scripts/test_terminal", "hub", "embedding", "scripts")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((i for i, start in enumerate(LONG_FIRST) if file.startswith(start)), len(LONG_FIRST))
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def warm():
+    with WarmPython() as running:
+        yield running
+
+
+@pytest.fixture
+def warm_python(warm, monkeypatch):
+    """Processes that are started as `sys.executable` have torch and transformers imported when they begin."""
+    monkeypatch.setattr(sys, "executable", warm.command)
+
 
 @pytest.fixture
 def own_module_cache(tmp_path, monkeypatch):

@@ -58,6 +58,26 @@ metrics = [{name = "accuracy", value = 62.43, dataset = "imagenet-1k", task = "i
 """
 
 
+def trainable_toml(architecture: str, processor: str, **config: object) -> str:
+    """The recipe of a ByteFormer that learns something within a few steps: wide initialisation, padding masked."""
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+        "conv_kernel_size": 4,
+        "window_sizes": [16],
+        "window_shifts": [0, 8],
+        "downsample": "[true, false]",
+        "mask_padding": "true",
+        "initializer_range": 0.1,
+        **config,
+    }
+    lines = "\n".join(f"{key} = {value}" for key, value in settings.items())
+    head = f'package = "byteformer"\narchitecture = "{architecture}"'
+    return f'{head}\n[config]\n{lines}\n[processor]\n{processor}\n[card]\nlicense = "apache-2.0"\n'
+
+
 def write_recipe(folder: Path, text: str = LLAVA_VIT_TOML, name: str = "small-model") -> Path:
     path = folder / f"{name}.toml"
     path.write_text(text)

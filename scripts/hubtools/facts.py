@@ -143,6 +143,8 @@ class Case:
         output: key of the outputs, a named tuple or dictionary, whose largest difference is reported.
         loads: inputs over which the time per unit of work should stay the same.
         unit: what `Load.units` counts.
+        largest: makes the inputs of the largest sample of a pack alone, whose peak memory the pack's is held against.
+        heavy: whether it takes minutes, and is measured only when it is named.
     """
 
     name: str
@@ -154,6 +156,29 @@ class Case:
     output: str
     loads: Tuple[Load, ...] = ()
     unit: str = ""
+    largest: Optional[Callable[[Any], Dict[str, Any]]] = None
+    heavy: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as an exported file holds it: a function of named tensors, of sizes that vary, with named outputs.
+
+    Attributes:
+        name: of the file, without its ending.
+        inputs: name -> sizes, each a number, or the name of one that varies.
+        outputs: the same.
+        steps: of a size that varies, the number of which it is a multiple, where that is not 1.
+        make_inputs: (sizes that vary, generator) -> tensors by name.
+        trials: sizes to export with (the first, in which no size is 1) and to compare with.
+    """
+
+    name: str
+    inputs: Mapping[str, Tuple[Any, ...]]
+    outputs: Mapping[str, Tuple[Any, ...]]
+    make_inputs: Callable[[Mapping[str, int], Any], Dict[str, Any]]
+    trials: Tuple[Mapping[str, int], ...]
+    steps: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,7 +186,7 @@ class VideoProcessor:
     """A processor of video files that ships as code, beside transformers' CLIPImageProcessor.
 
     Attributes:
-        modules: its code; the first holds the class.
+        modules: its code, and that of a processor of pictures which it hands them to; the first holds the class.
         class_name: of the processor.
         defaults: (config, CLIP settings) -> its settings where nothing else is said.
         try_processor: runs a folder's processor (probe, processor) and says what came of it.
@@ -200,6 +225,9 @@ class Package:
         models: Auto class -> the class that serves it; a folder is one of these.
         views: Auto class -> a class that any folder of the package may be loaded as, and none is.
         processors: Auto class -> (module, class), where a processor ships as code.
+        processors_if_named: whether transformers' CLIPImageProcessor serves folders that name none of `processors` as
+            their `image_processor_type`.
+        own_defaults: config -> settings of such a processor that follow from the model's.
         video_processor: the processor of video files, where the model has one.
         aliases: foreign model types whose weights and configuration the model takes as they are.
         inert_keys: of foreign configurations, which take no part in the computation.
@@ -211,12 +239,13 @@ class Package:
         forwards: the forward checks of `verify.py`, mixed into probes.forwards.Forwards; `subjects` names its methods.
         try_processor: runs a folder's processor (probe, processor) and says what came of it.
         card_values: (recipe, config) -> what the templates of the model card leave open.
-        subject: config -> which templates show the model, where those of its Auto class would not do.
-        default_processor: config -> what transformers' CLIPImageProcessor is told where the package has no processor
-            of its own.
+        subject: (recipe, config) -> which templates show the model, where those of its Auto class would not do.
+        default_processor: config -> what transformers' CLIPImageProcessor is told where it serves.
         inputs: what the model is trained on: "pixels" or "bytes".
         lora_targets: regular expression of the linear layers that get adapters.
         cases: of the benchmark.
+        graphs: (config, architecture) -> what the model is exported as; UserError for one that cannot be.
+        array_lines: (config, settings of the processor) -> lines of NumPy that make the first graph's inputs.
     """
 
     name: str
@@ -242,7 +271,11 @@ class Package:
     aliases: Tuple[str, ...] = ()
     inert_keys: Tuple[str, ...] = ()
     hosts: Mapping[str, Host] = field(default_factory=dict)
-    subject: Callable[[Any], Optional[str]] = lambda config: None
+    graphs: Callable[[Any, str], Tuple[Graph, ...]] = lambda config, architecture: ()
+    array_lines: Callable[[Any, Mapping[str, Any]], str] = lambda config, settings: ""
+    processors_if_named: bool = False
+    own_defaults: Callable[[Any], Dict[str, Any]] = lambda config: {}
+    subject: Callable[[Any, Any], Optional[str]] = lambda recipe, config: None
 
     @property
     def folder(self) -> Path:
@@ -264,6 +297,16 @@ class Package:
             entries[processor] = f"{module}.{cls}"
         return entries
 
+    def has_own_processor(self, settings: Mapping[str, Any]) -> bool:
+        """Whether one of `processors` serves a folder with these settings; else transformers' CLIPImageProcessor does."""
+        named = settings.get("image_processor_type") in [name for _, name in self.processors.values()]
+        return named or bool(self.processors) and not self.processors_if_named
+
+    def processor_auto_map(self, settings: Mapping[str, Any], auto_class: Optional[str]) -> Dict[str, str]:
+        """The `auto_map` of a preprocessor_config.json with these settings, for the processor of an Auto class."""
+        own = {auto_class: self.targets()[auto_class]} if auto_class and self.has_own_processor(settings) else {}
+        return {**own, **(self.video_processor.image_auto_map if self.video_processor else {})}
+
     def targets(self) -> Dict[str, str]:
         """Every entry that an `auto_map` in a folder of this package may have, and where it leads."""
         processors = {auto: f"{module}.{cls}" for auto, (module, cls) in self.processors.items()}
@@ -272,12 +315,8 @@ class Package:
     def modules(self, processors: Collection[str]) -> List[str]:
         """The code that a folder with these processors (Auto classes) holds; that of video files is in each."""
         own = [module for auto, (module, _) in self.processors.items() if auto in processors]
-        return [
-            self.configuration,
-            self.modeling,
-            *own,
-            *(self.video_processor.modules if self.video_processor else ()),
-        ]
+        video = self.video_processor.modules if self.video_processor else ()
+        return list(dict.fromkeys([self.configuration, self.modeling, *own, *video]))
 
     def load(self) -> ModuleType:
         """Imports the package of this repository, never another installed one."""

@@ -17,12 +17,14 @@ from .foreign.files import is_regular, read_json_object
 
 STAGING_PREFIX = ".partial-"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# What assemble.py, finetune.py and save_pretrained write into a model's folder. Anything else in it is somebody's own.
+# What assemble.py, finetune.py, export.py and save_pretrained write into a model's folder. Anything else in it is somebody's own.
 WRITTEN = re.compile(
     r"(config|generation_config|preprocessor_config|processor_config|video_preprocessor_config)\.json|README\.md|example_usage\.py|__pycache__"
     r"|(pytorch_)?model(-\d{5}-of-\d{5})?\.(safetensors|bin)|(model\.safetensors|pytorch_model\.bin)\.index\.json|training_args\.bin"
     r"|(configuration|modeling|image_processing|video_(processing|reading|selection)|feature_extraction|processing)_\w+\.py"
+    r"|onnx/model\w*\.onnx(_data)?|torch_export/model\.pt2"
 )
+EXPORTED = ("onnx", "torch_export")  # folders
 NO_REPLACE = 1  # RENAME_NOREPLACE of Linux's renameat2
 AT_WORKING_DIRECTORY = -100
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
@@ -72,8 +74,17 @@ def why_not_replaceable(output: Path) -> Optional[str]:
         return f"is not a Hub folder (its config.json names no model: model_type is {shown(config.get('model_type'))})"
     if not any(is_regular(output / name) for name in WEIGHTS):
         return "is not a Hub folder (it has no weights)"
-    others = sorted(name for name in os.listdir(output) if not WRITTEN.fullmatch(name))
+    others = sorted(name for name in contents(output) if not WRITTEN.fullmatch(name))
     return f"holds other files ({some(others)})" if others else None
+
+
+def contents(folder: Path) -> List[str]:
+    """What stands in a folder, and in place of the folders of exported files what stands in them."""
+    names = []
+    for name in os.listdir(folder):
+        inside = name in EXPORTED and (folder / name).is_dir() and not (folder / name).is_symlink()
+        names += [f"{name}/{file}" for file in os.listdir(folder / name)] if inside else [name]
+    return names
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Runs the contract suite only when it is given a kit, away from the repository, and writes down what came out.
 
-Environment: CONTRACT_KIT, the prepared folders (absent: the suite is not collected); CONTRACT_REPORT, a JSON file of outcomes to write.
+Environment: CONTRACT_KIT, the prepared folders (absent: the suite is not collected); CONTRACT_REPORT, a JSON file of outcomes to write;
+CONTRACT_SHORT, whether to leave out classes that are imported from the packages (kit.py).
 """
 
 import json

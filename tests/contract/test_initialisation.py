@@ -48,7 +48,7 @@ def assert_sane(model, names):
         assert torch.isfinite(value).all(), name
         if last.endswith("bias"):
             assert (value == 0).all(), name
-        elif "norm" in name:
+        elif "norm" in name or last_module(name).startswith("ln_"):
             assert (value == 1).all(), name
         elif last == "probe":
             assert 0.7 < value.std() < 1.4, name

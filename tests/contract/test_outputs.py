@@ -40,7 +40,7 @@ def test_recorded_outputs(source, backend, origin):
 
 def _find(outputs, name):
     """`hidden_states.2` is entry 2 of the tuple; `embeddings` is what enters the first layer."""
-    name = "hidden_states.0" if name == "embeddings" else name
+    name = {"embeddings": "hidden_states.0", "merged": "merged_states"}.get(name, name)
     name, _, index = name.partition(".")
     value = next(value for value in (getattr(output, name, None) for output in outputs) if value is not None)
     return value[int(index)] if index else value

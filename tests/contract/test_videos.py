@@ -93,5 +93,10 @@ def test_a_folder_without_the_processor_says_so(tmp_path):
 
 
 def test_image_folders_keep_their_pipeline():
-    for name, tasks in (("llava_vit_image", []), ("llava_vit_base", []), ("llava_vit_video", ["video-classification"])):
+    for name, tasks in (
+        ("llava_vit_image", []),
+        ("llava_vit_base", []),
+        ("llava_vit_video", ["video-classification"]),
+        ("llava_vit_native", ["image-classification"]),
+    ):
         assert list(load(folder(name)).config.custom_pipelines) == tasks

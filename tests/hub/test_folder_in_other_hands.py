@@ -18,8 +18,9 @@ from hubtools.packages import PACKAGES
 from local_hub import LocalHub
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 TOMLS = {"llavavit": LLAVA_VIT_TOML, "byteformer": BYTEFORMER_TOML}
-PYTHON = os.environ.get("HUB_FOLDER_PYTHON", sys.executable)
 ODD_NAMES = [
     "with space",
     "dots.v1.5",
@@ -44,7 +45,7 @@ def folders(tmp_path_factory):
     return {kind: build(tmp_path_factory.mktemp("built"), kind) for kind in TOMLS}
 
 
-def probe(tmp_path, *arguments, env=None):
+def probe(tmp_path, *arguments, env=None, python=None):
     """Runs a case of probe_other_hands.py, copied away from the repository, with an empty cache."""
     tmp_path.mkdir(exist_ok=True)
     script = shutil.copy(Path(__file__).with_name("probe_other_hands.py"), tmp_path)
@@ -52,9 +53,8 @@ def probe(tmp_path, *arguments, env=None):
         key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHONPATH"))
     }
     env = {**kept, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1", **(env or {})}
-    done = subprocess.run(
-        [PYTHON, script, *map(str, arguments)], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=400
-    )
+    command = [python or os.environ.get("HUB_FOLDER_PYTHON", sys.executable), script, *map(str, arguments)]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -69,7 +69,7 @@ def hub_env(hub):
 
 
 @pytest.fixture(scope="module")
-def odd_places(folders, tmp_path_factory):
+def odd_places(folders, tmp_path_factory, warm):
     """Every odd place a folder can be in -> whether it loaded from there with its weights, and nothing in it changed."""
     base = tmp_path_factory.mktemp("places")
     places = {}
@@ -83,7 +83,8 @@ def odd_places(folders, tmp_path_factory):
         places[kind, "folder of links"].mkdir()
         for file in folder.iterdir():
             (places[kind, "folder of links"] / file.name).symlink_to(file)
-    found = probe(base / "run", "paths", *places.values())
+    python = os.environ.get("HUB_FOLDER_PYTHON", warm.command)
+    found = probe(base / "run", "paths", *places.values(), python=python)
     return {place: found[str(path)] for place, path in places.items()}
 
 

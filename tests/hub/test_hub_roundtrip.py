@@ -12,6 +12,9 @@ from hubtools.assembly.recipes import load_recipe
 from local_hub import LocalHub
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+COLD = sys.executable  # has not imported anything yet
+
 # Loads by name, in a process that knows nothing but HF_ENDPOINT, and compares with the file's weights.
 LOAD = """
 import json, sys
@@ -94,11 +97,8 @@ COMMANDS = {
 def cli_upload(hub, folder, name, client):
     """`hf upload`, or `huggingface-cli upload` where the release knows no `hf`."""
     env = {**hub.env(hub.token, HF_HUB_DISABLE_XET="1"), **client_env(client)}
-    has_hf = (
-        subprocess.run([sys.executable, "-c", "import huggingface_hub.cli.hf"], env=env, capture_output=True).returncode
-        == 0
-    )
-    command = [sys.executable, "-c", COMMANDS["hf" if has_hf else "huggingface-cli"], "upload", name, str(folder), "."]
+    has_hf = subprocess.run([COLD, "-c", "import huggingface_hub.cli.hf"], env=env, capture_output=True).returncode == 0
+    command = [COLD, "-c", COMMANDS["hf" if has_hf else "huggingface-cli"], "upload", name, str(folder), "."]
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
 

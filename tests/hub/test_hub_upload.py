@@ -251,9 +251,9 @@ def test_a_file_that_changes_while_it_is_sent_is_noticed(hub, folder, tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'scripts')!r})\n"
-        "import upload\nfrom hubtools.errors import run_script\n"
+        "import upload\nfrom hubtools import verification\nfrom hubtools.errors import run_script\n"
         f"def change(folder, progress):\n    (folder / 'config.json').write_text('changed'); return []\n"
-        "upload.verify_folder = change\nrun_script(upload.main)\n"
+        "verification.verify_folder = change\nrun_script(upload.main)\n"
     )
     ran = run_python(driver, folder, REPO, env=hub.env(hub.token))
     assert ran.code == 1 and "config.json" in ran.last_line
@@ -371,9 +371,9 @@ def test_a_file_that_becomes_a_link_while_it_is_sent_is_not_followed(hub, folder
     driver = tmp_path / "driver.py"
     driver.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'scripts')!r})\n"
-        "import upload\nfrom hubtools.errors import run_script\n"
+        "import upload\nfrom hubtools import verification\nfrom hubtools.errors import run_script\n"
         "def change(folder, progress):\n    (folder / 'README.md').unlink(); (folder / 'README.md').symlink_to('../key'); return []\n"
-        "upload.verify_folder = change\nrun_script(upload.main)\n"
+        "verification.verify_folder = change\nrun_script(upload.main)\n"
     )
     ran = run_python(driver, folder, REPO, env=hub.env(hub.token))
     assert ran.code == 2 and "README.md is a link that leads out of the folder" in ran.last_line and not commits(hub)
@@ -470,9 +470,9 @@ def test_the_checks_run_without_the_token(hub, folder, tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(
         f"import os, sys; sys.path.insert(0, {str(Path(__file__).parents[2] / 'scripts')!r})\n"
-        "import upload\nfrom hubtools.errors import run_script\n"
+        "import upload\nfrom hubtools import verification\nfrom hubtools.errors import run_script\n"
         "def look(folder, progress):\n    print(sorted(k for k, v in os.environ.items() if 'hf_' in v and 'TOKEN' in k)); return []\n"
-        "upload.verify_folder = look\nrun_script(upload.main)\n"
+        "verification.verify_folder = look\nrun_script(upload.main)\n"
     )
     ran = run_python(driver, folder, REPO, "--dry-run", env=hub.env(hub.token, HUGGING_FACE_HUB_TOKEN=hub.token))
     assert ran.code == 0 and ran.out.splitlines()[0] == "[]"

@@ -112,7 +112,7 @@ FORWARD = {
     "negative index": (dict(visible_indices=indices([0, 3], [-1, 2])), r"lie in \[0, 36\), got values from -1 to 3"),
     "residual of another size": (
         dict(visible_indices=torch.randn(2, 1, 3, 16, 24)),
-        r"= \(2, 1, 3, 32, 24\) for these pixel_values",
+        r"= \(2, 1, 3, 32, 24\), got shape \(2, 1, 3, 16, 24\)",
     ),
     "residual of other frames": (dict(visible_indices=torch.randn(2, 1, 2, 32, 24)), r"got shape \(2, 1, 2, 32, 24\)"),
     "residual of three channels": (dict(visible_indices=PIXELS), r"got shape \(2, 3, 3, 32, 24\)"),
@@ -128,10 +128,7 @@ FORWARD = {
     "positions of two axes": (dict(patch_positions=torch.zeros(2, 36, 2)), r"got shape \(2, 36, 2\)"),
     "flat positions": (dict(patch_positions=torch.zeros(36, 3)), r"got shape \(36, 3\)"),
     "positions of another batch size": (dict(patch_positions=torch.zeros(1, 36, 3)), r"got shape \(1, 36, 3\)"),
-    "boolean positions": (
-        dict(patch_positions=torch.ones(2, 36, 3).bool()),
-        "integers or floating point, got torch.bool",
-    ),
+    "boolean positions": (dict(patch_positions=torch.ones(2, 36, 3).bool()), "real numbers, got torch.bool"),
     "complex positions": (dict(patch_positions=torch.ones(2, 36, 3, dtype=torch.complex64)), "got torch.complex64"),
 }
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from llava_vit_helpers import GOLDEN, clip, golden_tensors, relative_error, tiny_config, tiny_model
+from measure import assert_gradients_close
 from safetensors.torch import load_file
 
 import llavavit.modeling_llava_vit as modeling
@@ -182,6 +183,29 @@ def test_other_outputs_of_a_pack():
     assert torch.equal(plain[0], model(**packed).last_hidden_state) and len(plain) == 2
 
 
+def test_a_pack_without_gradients_is_computed_in_turns_and_comes_out_whole(monkeypatch):
+    """Its memory is that of its largest sample: no more patches than that one's are ever in a block at a time."""
+    for settings in ({}, {"use_head": False, "out_hidden_size": 48}, {"frame_windows_size": 1}):
+        model = tiny_model(**settings)
+        shapes = ((1, 16, 32), (2, 16, 16), (4, 32, 16), (1, 16, 16), (1, 16, 16), (3, 16, 32))
+        packed = model.pack([torch.randn(3, *shape) for shape in shapes])  # of 8, 8, 32, 4, 4 and 24 patches
+        sizes, asked = [], dict(output_hidden_states=[0, -1], output_attentions=True)
+        hook = model.encoder.layers[0].mlp.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+        whole = model(**packed, **asked)
+        monkeypatch.setattr(modeling, "PACK_SIZE", 16)
+        with torch.no_grad():
+            turns = model(**packed, **asked)
+        model(**packed)
+        hook.remove()
+        assert sizes == [80, 16, 32, 32, 80]
+        for name, expected in whole.items():
+            found = turns[name] if isinstance(expected, tuple) else (turns[name],)
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            for entry, wanted in zip(found, expected, strict=True):
+                pairs = zip(entry, wanted, strict=True) if isinstance(wanted, tuple) else [(entry, wanted)]
+                assert all(a is b is None or relative_error(a, b) < 1e-5 for a, b in pairs), name
+
+
 @torch.no_grad()
 def test_packs_in_half_precision_and_autocast():
     model = tiny_model()
@@ -212,6 +236,26 @@ def test_classifiers_take_packs():
             assert outputs.logits.shape == (3, 3) and torch.isfinite(outputs.loss)
             for sample, logits in zip(samples, outputs.logits):
                 assert relative_error(logits, model(sample[None]).logits[0]) < 1e-5
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_loss_of_a_pack_is_that_of_its_samples(checkpointing):
+    """The mean of them, or their sum over what Trainer counts; and so are the gradients."""
+    model = tiny_model(LlavaViTForImageClassification, num_labels=3).train()
+    samples, labels = [clip(frames=1)[0], clip(height=8, frames=1)[0], clip(frames=1)[1]], torch.tensor([0, 2, 1])
+    losses = [model(sample[None], labels=label[None]).loss for sample, label in zip(samples, labels)]
+    (sum(losses) / 7).backward()
+    expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    packed = model.pack(samples)
+    mean = model(**packed, labels=labels).loss
+    assert relative_error(mean, sum(losses) / 3) < 1e-5
+    counted = model(**packed, labels=labels, num_items_in_batch=7).loss
+    assert relative_error(counted, sum(losses) / 7) < 1e-5
+    counted.backward()
+    assert_gradients_close({name: parameter.grad for name, parameter in model.named_parameters()}, expected)
 
 
 def test_only_selected_patches_are_carried():

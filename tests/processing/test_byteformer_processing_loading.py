@@ -4,7 +4,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import wave
 import zlib
 
@@ -21,6 +20,8 @@ from byteformer import (
     ByteFormerForImageClassification,
     ByteFormerImageProcessor,
 )
+
+pytestmark = pytest.mark.usefixtures("warm_python")
 
 SIZES = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "conv_kernel_size": 8, "window_sizes": [32], "window_shifts": [0, 16],
@@ -167,10 +168,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(folder):
+def answers(folder, warm):
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("HF_")}
     environment = {**kept, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""}  # no ffmpeg to lean on
-    done = subprocess.run([sys.executable, "-c", USER], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([warm.command, "-c", USER], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

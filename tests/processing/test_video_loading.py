@@ -12,6 +12,9 @@ from video_clips import moving_object, write_video
 
 from llavavit import LlavaViTConfig, LlavaViTForVideoClassification, LlavaViTVideoProcessor
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+COLD = sys.executable  # has not imported anything yet
+
 CLIP_SETTINGS = {
     "image_processor_type": "CLIPImageProcessor", "do_resize": True, "size": {"shortest_edge": 56}, "resample": 3, "do_center_crop": True, "crop_size": {"height": 56, "width": 56},
     "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "do_convert_rgb": True,
@@ -81,11 +84,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, code):
+def run(folder, code, python=None):
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment = {**kept, "HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [python or sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -133,4 +136,4 @@ def test_the_package_imports_without_pyav(folder):
         "import sys; sys.modules['av'] = None; sys.path.insert(0, {root!r}); import llavavit; "
         "print(llavavit.LlavaViTVideoProcessor().selection, 'transformers.pipelines' in sys.modules)"
     ).format(root=str(next(path for path in sys.path if (path and os.path.isdir(os.path.join(path, "llavavit"))))))
-    assert run(folder, code).split() == ["codec", "False"]
+    assert run(folder, code, COLD).split() == ["codec", "False"]

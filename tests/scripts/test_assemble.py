@@ -30,6 +30,8 @@ from small import (
     write_recipe,
 )
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 SCRIPT = ROOT / "scripts" / "assemble.py"
 
 

@@ -9,6 +9,8 @@ from hubtools.benchmarks.measure import count_flops
 from hubtools.packages import ROOT
 from small import call
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 REFUSED = {
     "an unknown case": (["--case", "images"], "unknown case 'images'; known: jpeg, tiff"),
     "no such reference file": (["--case", "tiff", "--reference", "none.py:Plain"], "none.py does not exist"),

@@ -19,6 +19,8 @@ from hubtools.verification.runner import _Verification
 from huggingface_hub import ModelCard
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 VERIFICATION = ROOT / "scripts" / "hubtools" / "verification"
 AUDIO = BYTEFORMER_TOML.replace("ImageClassification", "AudioClassification").partition("[processor]")[0]
 MODELS = {  # template -> (recipe, what its output shows)

@@ -1,6 +1,7 @@
 """The data that models are fine-tuned on: real digits and their clips, and folders of files."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hubtools.finetuning import digits, moving_digits
 from hubtools.finetuning.datasets import build_data
 from hubtools.finetuning.folders import read_folder
 from hubtools.finetuning.inputs import pad_bytes
+from hubtools.finetuning.saving import training_section
 from hubtools.packages import PACKAGES, ROOT
 from measure import assert_outputs_close
 from PIL import Image
@@ -229,3 +231,15 @@ def test_the_trained_folders_are_what_their_recipes_say(name):
     else:
         assert dict(processor.crop_size) == {"height": moving_digits.SIDE, "width": moving_digits.SIDE}
     assert sum(path.stat().st_size for path in (TRAINED / name).iterdir()) < 2e6
+
+
+def test_the_card_shows_a_folders_name_and_the_command_as_they_are():
+    """Whatever letters they hold: no new row or column, no end of the block of code."""
+    name, command = "a | b <i>\n## c", "python scripts/finetune.py 'x\n```\n# y'"
+    data = SimpleNamespace(description=name, train=[1], validation=[2], test=[3], processor_settings={}, reading="")
+    outcome = SimpleNamespace(figures={"test": 0.5, "validation": 0.5}, steps=3)
+    keys = ("learning_rate", "warmup", "weight_decay", "samples_per_step", "seed", "freeze", "lora")
+    settings = SimpleNamespace(**dict.fromkeys(keys, 0), augment="none")
+    section = training_section(data, outcome, settings, command)
+    assert section.count("\n## ") == 1 and r"| data | a \| b \<i\> ## c |" in section
+    assert section.endswith(f"\n````sh\n{command}\n````\n")

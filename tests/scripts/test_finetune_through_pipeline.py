@@ -14,29 +14,11 @@ from hubtools.finetuning.data import stratified_split
 from hubtools.finetuning.folders import TEST_FRACTION, VALIDATION_FRACTION
 from PIL import Image
 from safetensors.torch import load_file
-from small import call, write_recipe
+from small import call, trainable_toml, write_recipe
 from transformers import pipeline
 
-CONFIG = """
-package = "byteformer"
-architecture = "ARCHITECTURE"
+pytestmark = pytest.mark.usefixtures("warm_python")
 
-[config]
-hidden_size = 32
-intermediate_size = 64
-num_hidden_layers = 2
-num_attention_heads = 1
-conv_kernel_size = 4
-max_position_embeddings = 700
-window_sizes = [16]
-window_shifts = [0, 8]
-downsample = [true, false]
-mask_padding = MASKED
-initializer_range = 0.1
-
-[processor]
-PROCESSOR
-"""
 RATE = 8000
 LOUDNESS = {"loud": 0.9, "middle": 0.3, "quiet": 0.03}
 SOUND = f'sampling_rate = {RATE}\nsample_dtype = "uint8"\nnum_samples = 200'
@@ -46,11 +28,7 @@ FILES = 20  # of each class
 
 def start_from(place, architecture, processor, masked=True):
     """A tiny model without training, as a Hub folder."""
-    text = (
-        CONFIG.replace("ARCHITECTURE", architecture)
-        .replace("PROCESSOR", processor)
-        .replace("MASKED", str(masked).lower())
-    )
+    text = trainable_toml(architecture, processor, max_position_embeddings=700, mask_padding=str(masked).lower())
     torch.manual_seed(0)
     build_folder(place / "tiny", load_recipe(str(write_recipe(place, text, "tiny"))), None)
     return place / "tiny"

@@ -16,32 +16,12 @@ from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
 from hubtools.packages import ROOT
 from safetensors.torch import load_file
-from small import call, files_up_to, write_recipe
+from small import call, files_up_to, trainable_toml, write_recipe
+
+pytestmark = pytest.mark.usefixtures("warm_python")
 
 SCRIPT = ROOT / "scripts" / "finetune.py"
-TINY = """
-package = "byteformer"
-architecture = "ByteFormerModel"
-
-[config]
-hidden_size = 32
-intermediate_size = 64
-num_hidden_layers = 2
-num_attention_heads = 1
-conv_kernel_size = 4
-max_position_embeddings = 64
-window_sizes = [16]
-window_shifts = [0, 8]
-downsample = [true, false]
-mask_padding = true
-initializer_range = 0.1
-
-[processor]
-file_encoding = "PNG"
-
-[card]
-license = "apache-2.0"
-"""
+TINY = trainable_toml("ByteFormerModel", 'file_encoding = "PNG"', max_position_embeddings=64)
 # Two kinds of files that differ in a way a few steps can learn: small numbers and large ones.
 CLASSES = {"low": (0, 100), "high": (100, 200)}
 

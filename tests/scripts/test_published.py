@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, random_state, write_recipe
 from transformers import CLIPImageProcessor
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 # What a published repository may say: other statistics and sizes than CLIP's, in the words of older releases.
 THEIRS = {
     "feature_extractor_type": "CLIPFeatureExtractor",

@@ -16,17 +16,20 @@ import wave
 from pathlib import Path
 
 import pytest
+import torch
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
-from hubtools.demos.photos import save_training_checkpoint
 from hubtools.packages import ROOT
 from language_models import golden_config, host
 from local_hub import LocalHub
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
+from small import in_layout, random_state
 from terminal import run_in_terminal
 from video_clips import moving_object, write_video
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+COLD = Path(sys.executable)  # a Python that has not imported anything yet
 DOCUMENTS = ["README.md", "llavavit/README.md", "byteformer/README.md", "docs/video.md"]
 # One recipe for every template of a model card.
 CARDS = [
@@ -36,6 +39,7 @@ CARDS = [
     "byteformer-speech-commands-wav",
     "byteformer-speech-commands-mp3-k4-w32",
 ]
+TRAINED = "llava-vit-small"  # the documents hold a checkpoint of it
 TOWER = "tower"  # made from a language model's folder, without a recipe
 DEMOS = ["byteformer-digits", "llava-vit-moving-digits"]
 
@@ -58,25 +62,37 @@ def desk(tmp_path_factory):
     """A folder with what the documents mention: models, a photograph, a digit, a checkpoint, the repository's own
     folders."""
     desk = tmp_path_factory.mktemp("desk")
-    build_folder(desk / "your-name" / "llava-vit-small", load_recipe("llava-vit-small"), None)
+    copy_repository(desk)
     for name in DEMOS:
         shutil.copytree(ROOT / "hub_repos" / name, desk / "your-name" / name)
     for name in CARDS:
-        if not (desk / "your-name" / name).exists():
-            build_folder(desk / "your-name" / name, smaller(name), None)
+        build_folder(desk / "your-name" / name, smaller(name), None)
     Image.fromarray(load_sample_image("china.jpg")).save(desk / "photo.jpg")
     Image.fromarray((load_digits().images[0] * 255 / 16).astype("uint8")).save(desk / "digit.png")
     write_video(desk / "clip.mp4", moving_object(0, frames=12, size=64).frames)
     (desk / "word.mp3").write_bytes(b"ID3" + os.urandom(3000))  # the model reads bytes: any will do
     write_sound(desk / "word.wav")
-    save_training_checkpoint(desk / "llava-vit-small.pth")
+    recipe = smaller(TRAINED)
+    training = in_layout(recipe, random_state(recipe), "training")
+    torch.save({"model": {f"module.{key}": value for key, value in training.items()}}, desk / f"{TRAINED}.pth")
     host(desk / "LLaVA-OneVision-2")
     build_folder(desk / "your-name" / TOWER, tower_recipe(), None)
-    for name in ("scripts", "tests", "hub_repos", "docs"):
-        (desk / name).symlink_to(ROOT / name)
-    for name in ("llavavit", "byteformer"):
-        shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
     return desk
+
+
+def copy_repository(desk: Path) -> None:
+    """The repository as a clone has it, but for the sizes of the model that the documents assemble: the demo assembles
+    it whole (test_terminal.py)."""
+    for name in ("llavavit", "byteformer", "scripts", "hub_repos"):
+        shutil.copytree(ROOT / name, desk / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "docs"):
+        (desk / name).symlink_to(ROOT / name)
+    recipe = desk / "hub_repos" / f"{TRAINED}.toml"
+    text = recipe.read_text(encoding="utf-8")
+    for key, value in smaller(TRAINED).config.items():
+        text = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+    recipe.write_text(text, encoding="utf-8")
+    assert load_recipe(str(recipe)).config == smaller(TRAINED).config
 
 
 def tower_recipe():
@@ -93,11 +109,13 @@ def write_sound(path: Path) -> None:
 
 
 def smaller(name: str):
-    """The recipe with fewer layers: the same card and processor, quick to run."""
+    """The recipe with fewer and narrower layers: the same card and processor, quick to run."""
     recipe = load_recipe(name)
     config = {**recipe.config, "num_hidden_layers": 1}
     if recipe.package.name == "byteformer":
         config.update(max_position_embeddings=30000, window_shifts=[0], downsample=[True])
+    else:
+        config.update(hidden_size=64, intermediate_size=128, num_attention_heads=2)
     return dataclasses.replace(recipe, config=config)
 
 
@@ -105,15 +123,15 @@ def environment(desk: Path, **more):
     own = {
         "HF_HOME": str(desk / "cache"),
         "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{COLD.parent}:{os.environ['PATH']}",
     }
     return {**os.environ, **more, **own}
 
 
-def run_python(desk: Path, code: str) -> subprocess.CompletedProcess:
+def run_python(desk: Path, code: str, python: object = None) -> subprocess.CompletedProcess:
     (desk / "snippets.py").write_text(code, encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "snippets.py"],
+        [python or sys.executable, "snippets.py"],
         cwd=desk,
         env=environment(desk, HF_HUB_OFFLINE="1"),
         capture_output=True,
@@ -146,7 +164,7 @@ def test_python_of_the_documents(desk, name):
 def test_the_first_snippet_runs_on_what_the_repository_holds_and_warns_of_nothing(desk):
     first = blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")[0]
     assert "your-name" not in first and len(first.strip().splitlines()) <= 3
-    ran = run_python(desk, first)
+    ran = run_python(desk, first, COLD)
     assert ran.stdout == "7\n"
     said = [
         line for line in re.split(r"[\r\n]+", ran.stderr) if line.strip() and not line.startswith("Loading weights")

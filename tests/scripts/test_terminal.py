@@ -6,11 +6,14 @@ import os
 import shutil
 import sys
 
+import pytest
 from hub_kit import holds
 from hubtools.matrix.suite import fingerprint
 from hubtools.packages import ROOT
 from local_hub import LocalHub
 from terminal import COLUMNS, run_in_terminal
+
+pytestmark = pytest.mark.usefixtures("warm_python")
 
 SCRIPTS = ROOT / "scripts"
 DIGITS = ROOT / "hub_repos" / "byteformer-digits"

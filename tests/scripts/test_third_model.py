@@ -12,6 +12,8 @@ import torch
 from hubtools.packages import ROOT
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 HERE = Path(__file__).resolve().parent
 RECIPE = """
 package = "toymodel"

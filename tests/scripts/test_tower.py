@@ -13,7 +13,8 @@ from hubtools.assembly.build import build_folder
 from hubtools.assembly.checkpoint import open_checkpoint
 from hubtools.assembly.published import recipe_from_folder
 from hubtools.assembly.recipes import load_recipe
-from hubtools.benchmarks.models import build, case_named, reference_file
+from hubtools.benchmarks import case_named
+from hubtools.benchmarks.models import build, reference_file
 from hubtools.errors import UserError
 from hubtools.foreign.tensors import StoredTensor
 from hubtools.models.llavavit import pack_of, squares
@@ -22,6 +23,8 @@ from language_models import GOLDEN, TOWER_SHARDS, golden_config, host, tower_sta
 from measure import OUTPUTS, relative_error
 from safetensors.torch import load_file, save_file
 from small import call, write_recipe
+
+pytestmark = pytest.mark.usefixtures("warm_python")
 
 NAMES = ("tower_whole", "tower_windows")
 

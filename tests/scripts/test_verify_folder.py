@@ -20,6 +20,8 @@ from hubtools.verification.runner import _Verification
 from safetensors.torch import load_file, save_file
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, save_checkpoint, write_recipe
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 IMAGE_CLASSIFIER = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace(
     "patch_size = 8", "patch_size = 8\nnum_labels = 5"
 )

@@ -6,14 +6,14 @@ import av
 import benchmark
 import numpy as np
 import pytest
-from hubtools.benchmarks import video_digits, video_file, video_recall
+from hubtools.benchmarks import OWN_CASES, video_digits, video_file, video_recall
 from hubtools.clips import moving_object, unlike_object, write_repeated, write_video
 from small import call
 
 TINY = video_file.Sizes(frames=6, height=48, width=64, longer=3, clips=2, workers=(0, 1))
 
 
-@pytest.mark.parametrize("case", benchmark.OWN)
+@pytest.mark.parametrize("case", OWN_CASES)
 def test_a_case_without_models_takes_no_reference(case):
     result = call(benchmark.main, "--case", case, "--reference", "mine.py:Mine")
     assert result.code == 2 and "--reference" in result.err and result.err.count("\n") == 1, result.err

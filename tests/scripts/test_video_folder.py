@@ -16,6 +16,8 @@ from small import LLAVA_VIT_TOML, write_recipe
 from test_examples import run_isolated_code
 from video_clips import moving_object, write_video
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 PACKAGE = PACKAGES["llavavit"]
 TOML = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification").replace(
     "[card]", "[video_processor]\nnum_frames = 8\n\n[card]"
@@ -134,7 +136,7 @@ def test_settings_of_a_recipe_that_cannot_be(tmp_path, line, said):
         (
             "preprocessor_config.json",
             lambda content: content["auto_map"].update(AutoImageProcessor="evil.Evil"),
-            "has AutoImageProcessor; known",
+            "points AutoImageProcessor to 'evil.Evil'",
         ),
         (
             "video_preprocessor_config.json",

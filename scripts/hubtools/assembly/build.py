@@ -17,7 +17,7 @@ from .checkpoint import Checkpoint, open_checkpoint
 from .layouts import from_hub_layout, stack, to_hub_layout
 from .misfit import misfit
 from .origin import Origin
-from .processors import PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, clip_processor, effective, video_processor
+from .processors import PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, preprocessor_json, video_processor
 from .recipes import RECIPES, Recipe, config_keys
 from .towers import parts_named
 from .weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size, write_json, write_weights, write_weights_file
@@ -218,17 +218,6 @@ def config_json(recipe: Recipe, config: Any, torch_dtype: str) -> Dict[str, Any]
         model_type=recipe.package.model_type,
         torch_dtype=torch_dtype,
     )
-    return content
-
-
-def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
-    if recipe.processor_auto_class is None:
-        video = recipe.package.video_processor
-        content = {"image_processor_type": "CLIPImageProcessor", **clip_processor(recipe, config)}
-        return {**content, "auto_map": video.image_auto_map} if video else content
-    module, class_name = recipe.package.processors[recipe.processor_auto_class]
-    content = {key: value for key, value in effective(recipe, recipe.processor).items() if not key.startswith("_")}
-    content["auto_map"] = {recipe.processor_auto_class: f"{module}.{class_name}"}
     return content
 
 

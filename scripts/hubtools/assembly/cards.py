@@ -37,7 +37,7 @@ def template(recipe: Recipe, subject: str, kind: str) -> str:
 
 def subject_of(recipe: Recipe, config: Any) -> str:
     """What is shown of a model: its package's choice for the configuration, else what its Auto class is for."""
-    return (recipe.auto_class == "AutoModel" and recipe.package.subject(config)) or SUBJECTS[recipe.auto_class]
+    return recipe.package.subject(recipe, config) or SUBJECTS[recipe.auto_class]
 
 
 def example_usage(recipe: Recipe, config: Any) -> str:

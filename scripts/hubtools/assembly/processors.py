@@ -50,7 +50,10 @@ def own_processor(folder: Path, package: Package) -> Dict[str, Any]:
     content = read_json_object(path)
     _check_type(content, path, package)
     settings = {key: value for key, value in content.items() if key not in BOOKKEEPING}
-    return settings if package.processors else _clip_settings(settings, path)
+    if not package.has_own_processor(content):
+        return _clip_settings(settings, path)
+    named = {"image_processor_type": content["image_processor_type"]} if package.processors_if_named else {}
+    return {**named, **settings}
 
 
 def pixel_settings(folder: Path) -> Dict[str, Any]:
@@ -97,12 +100,13 @@ def own_video_processor(folder: Path, package: Package) -> Dict[str, Any]:
 
 
 def _check_type(content: Mapping[str, Any], path: Path, package: Package) -> None:
-    """The processor must be the package's own, or CLIP's where the package has none."""
-    own = [class_name for _, class_name in package.processors.values()] or CLIP_TYPES
+    """The processor must be the package's own, or CLIP's where that serves."""
+    own = [class_name for _, class_name in package.processors.values()]
+    own += CLIP_TYPES if package.processors_if_named or not own else ()
     stated = {key: content[key] for key in TYPE_KEYS if content.get(key) is not None}
     wrong = [f"{key} {shown(value)}" for key, value in stated.items() if value not in own]
-    own_entries = package.video_processor.image_auto_map if package.video_processor else None
-    if content.get("auto_map") not in (None, {}, own_entries) and not package.processors:
+    clip = not package.processors or package.processors_if_named
+    if clip and content.get("auto_map") not in (None, {}, package.processor_auto_map(content, "AutoImageProcessor")):
         wrong.append(f"auto_map {shown(content['auto_map'])}")
     if wrong:
         raise UserError(f"{path} has {wrong[0]}, which cannot be carried over; accepted: {', '.join(own)}; {WAY_OUT}")
@@ -152,6 +156,24 @@ def video_processor(recipe: Recipe, config: Any) -> Dict[str, Any]:
         return getattr(recipe.package.load(), made.class_name)(**settings).to_dict()
     except (ValueError, TypeError) as error:
         raise UserError(f"recipe {recipe.name} [video_processor]: {error}") from error
+
+
+def preprocessor_json(recipe: Recipe, config: Any) -> Dict[str, Any]:
+    """The content of preprocessor_config.json.
+
+    Raises:
+        UserError: settings that the processor refuses, or that are not those of the model.
+    """
+    auto_map = recipe.package.processor_auto_map(recipe.processor, recipe.processor_auto_class)
+    if recipe.processor_auto_class is None:
+        content = {"image_processor_type": "CLIPImageProcessor", **clip_processor(recipe, config)}
+    else:
+        stated = {**recipe.package.own_defaults(config), **recipe.processor}
+        for key, value in recipe.package.own_defaults(config).items():
+            if stated[key] != value:
+                raise UserError(f"recipe {recipe.name} [processor]: {key} is {stated[key]}, the model's is {value}")
+        content = {key: value for key, value in effective(recipe, stated).items() if not key.startswith("_")}
+    return {**content, "auto_map": auto_map} if auto_map else content
 
 
 def effective(recipe: Recipe, settings: Mapping[str, Any]) -> Dict[str, Any]:

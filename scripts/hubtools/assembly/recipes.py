@@ -41,8 +41,8 @@ class Recipe:
 
     @property
     def processor_auto_class(self) -> Optional[str]:
-        """The Auto class of the processor that ships as code; None where transformers' own serves (LLaVA-ViT)."""
-        if not self.package.processors:
+        """The Auto class of the processor that ships as code; None where transformers' own serves."""
+        if not self.package.has_own_processor(self.processor):
             return None
         return "AutoFeatureExtractor" if self.auto_class == "AutoModelForAudioClassification" else "AutoImageProcessor"
 
@@ -75,11 +75,7 @@ def config_keys(package: Package) -> List[str]:
 
 
 def processor_keys(recipe: Recipe) -> List[str]:
-    if recipe.processor_auto_class is None:
-        return list(schema.CLIP_PROCESSOR["properties"])
-    _, class_name = recipe.package.processors[recipe.processor_auto_class]
-    parameters = inspect.signature(getattr(recipe.package.load(), class_name).__init__).parameters
-    return [name for name in parameters if name not in ("self", "kwargs")]
+    return list(schema.processor_schema(recipe.package, recipe.processor_auto_class)["properties"])
 
 
 def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -141,6 +137,13 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
     check_keys(f"{where} [video_processor]", recipe.video_processor, schema.video_schema(recipe.package)["properties"])
     check_keys(f"{where} [card]", recipe.card, schema.CARD["properties"])
     check_values(recipe, where)
+    named = recipe.package.processors_if_named and recipe.processor.get("image_processor_type")
+    if named and (recipe.processor_auto_class is None or recipe.auto_class == "AutoModel"):
+        known = " and ".join(name for _, name in recipe.package.processors.values())
+        raise UserError(
+            f"{where} [processor]: image_processor_type is {shown(named)} of {recipe.architecture}; accepted: {known} of a "
+            "classifier; without it pictures go through transformers' CLIPImageProcessor"
+        )
     return recipe
 
 

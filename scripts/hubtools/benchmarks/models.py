@@ -1,4 +1,4 @@
-"""The cases by name, and what each takes: its two models, with equal weights, and its inputs."""
+"""What a case takes: its two models, with equal weights, and its inputs."""
 
 from pathlib import Path
 from typing import Dict, Union
@@ -9,18 +9,11 @@ from torch import nn
 from ..assembly.layouts import from_hub_layout, recognise, stack
 from ..errors import UserError
 from ..facts import Case, Load
-from ..packages import PACKAGES, ROOT, package_named
+from ..packages import ROOT, package_named
 from ..verification.references import load_function, split_reference
 
 OURS, REFERENCE = "model", "reference"
 Inputs = Dict[str, torch.Tensor]
-CASES: Dict[str, Case] = {case.name: case for package in PACKAGES.values() for case in package.cases}
-
-
-def case_named(name: str) -> Case:
-    if name not in CASES:
-        raise UserError(f"unknown case {name!r}; known: {', '.join(CASES)}")
-    return CASES[name]
 
 
 def reference_file(spec: str) -> str:

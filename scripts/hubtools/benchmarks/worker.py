@@ -16,12 +16,14 @@ from typing import Any, Dict
 import torch
 
 from ..errors import UserError, run_script
-from ..facts import Case
+from ..facts import Case, Load
 from ..isolation import isolated_command
+from . import case_named
 from .measure import count_flops, forward_peak_bytes
-from .models import Inputs, build, case_named, inputs_of
+from .models import Inputs, build, inputs_of
 
 SCRIPTS = Path(__file__).resolve().parents[2]
+LARGEST = "the largest sample alone"  # a load's name
 
 
 class Worker:
@@ -55,7 +57,11 @@ class Worker:
 
     def peak_bytes(self) -> int:
         """See `forward_peak_bytes`."""
-        return self._ask("peak_bytes")
+        return self._ask("peak_bytes", "")
+
+    def memory_of_pack(self) -> Dict[str, int]:
+        """Bytes: the peak of the case's largest sample alone, and the pack's inputs and output together."""
+        return {"largest_alone": self._ask("peak_bytes", LARGEST), "inputs_and_output": self._ask("bytes_in_and_out")}
 
     def flops(self) -> int:
         """See `count_flops`."""
@@ -83,6 +89,8 @@ class Runs:
     def __init__(self, case: Case, which: str, reference: str):
         self.case, self.model = case, build(case, which, reference)
         self.inputs: Dict[str, Inputs] = {"": inputs_of(case), **{load.name: inputs_of(load) for load in case.loads}}
+        if case.largest:
+            self.inputs[LARGEST] = inputs_of(Load(LARGEST, case.largest, 1))
         self.output = None
 
     def seconds(self, load: str) -> float:
@@ -93,8 +101,12 @@ class Runs:
             self.output = output[self.case.output]
         return taken
 
-    def peak_bytes(self) -> int:
-        return forward_peak_bytes(self.model, self.inputs[""])
+    def peak_bytes(self, load: str) -> int:
+        return forward_peak_bytes(self.model, self.inputs[load])
+
+    def bytes_in_and_out(self) -> int:
+        tensors = [*self.inputs[""].values(), self.model(**self.inputs[""])[self.case.output]]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def flops(self) -> int:
         return count_flops(self.model, self.inputs[""])

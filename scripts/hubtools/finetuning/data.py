@@ -23,6 +23,7 @@ class Data:
         collate: list of items -> batch of tensors.
         name: of the data set, short.
         description: one line for the card.
+        reading: how files became inputs, for the card, where the processor's kind alone does not tell.
         processor_settings: what the trained model's processor must say otherwise than the one it started with, so that a
             pipeline reads files as training did.
         apart: batch -> (indices, inputs) of parts without padding, where padding would move the scores: the model is measured
@@ -39,6 +40,7 @@ class Data:
     collate: Callable[[list], dict]
     name: str
     description: str
+    reading: str = ""
     processor_settings: Dict[str, Any] = field(default_factory=dict)
     apart: Optional[Callable[[dict], List[Tuple[torch.Tensor, dict]]]] = None
     sparse_inputs: Optional[Callable[[dict], dict]] = None

@@ -5,13 +5,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, List
 
+from ..assembly.processors import video_processor
 from ..assembly.recipes import Recipe
 from ..errors import UserError, some
 from . import digits, moving_digits
 from .augmentation import variation
 from .data import Data
-from .folders import LabelledFiles, not_pictures, not_wav, read_folder
-from .inputs import ByteEncoder, Encode, EncodedSources, PixelEncoder, byte_collator, byte_separator, stack_pixels
+from .folders import LabelledFiles, animated, not_pictures, not_videos, not_wav, read_folder
+from .inputs import (
+    ByteEncoder,
+    ClipEncoder,
+    Encode,
+    EncodedSources,
+    NativeEncoder,
+    PixelEncoder,
+    byte_collator,
+    byte_separator,
+    join_packs,
+    stack_pixels,
+)
 
 
 def build_data(
@@ -25,8 +37,8 @@ def build_data(
         config: its configuration.
         processor: its processor.
         seed: of the variations, and of the split of a folder.
-        reading: for folders: "pictures" and "sounds" decode files, which ByteFormer's recipe then encodes, "bytes" takes them
-            as they are, "auto" decodes unless none is a picture, or a WAV file.
+        reading: for folders: "pictures", "videos" and "sounds" decode files (sounds, and pictures for ByteFormer, are
+            then encoded by its recipe), "bytes" takes them as they are, "auto" decides by the files, see `_kind`.
         augment: one of AUGMENTATIONS, for folders of pictures.
 
     Raises:
@@ -44,7 +56,7 @@ def build_data(
 def _digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
     if _is_audio(recipe):
         raise UserError(f"{recipe.name} classifies sound ({recipe.architecture}); digits are pictures")
-    encode = _encoder(recipe, config, processor, decode=True)
+    encode = _encoder(recipe, config, processor, "pictures")
     classes = digits.load()[1]
     train, validation, test = digits.split()
 
@@ -61,9 +73,10 @@ def _digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Data:
         test=fixed(test),
         labels=digits.LABELS,
         task="image",
-        collate=_collator(recipe, config),
+        collate=_collator(recipe, config, "pictures"),
         apart=_separator(recipe, config),
         name="digits",
+        reading=_reading(recipe, processor, "pictures"),
         description="scikit-learn's 1,797 handwritten digits (UCI optical recognition of handwritten digits, 8x8 pixels), one fixed split, "
         "class by class; training digits are turned, scaled and shifted a little, anew in every epoch.",
     )
@@ -102,14 +115,15 @@ def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Da
 
 def _folder(folder: Path, recipe: Recipe, config: Any, processor: Any, seed: int, reading: str, augment: str) -> Data:
     splits = read_folder(folder, seed)
-    decode = _decodes(recipe, processor, splits.all_files, reading)
-    if augment != "none" and (_is_audio(recipe) or not decode):
-        raise UserError(
-            f"--augment {augment} is for pictures that are decoded; {'sounds' if _is_audio(recipe) else 'these files'} are not"
-        )
+    kind = _kind(recipe, processor, splits.all_files, reading)
+    if kind == "videos":
+        processor = _clip_processor(recipe, config)
+    if augment != "none" and kind != "pictures":
+        those = {"bytes": "sounds" if _is_audio(recipe) else "these files"}.get(kind, kind)
+        raise UserError(f"--augment {augment} is for pictures that are decoded; {those} are not")
     # A pipeline decodes files where the processor has a recipe: a model of files as they are must not have one.
-    settings = {"file_encoding": None} if not decode and processor.file_encoding != "MP3" else {}
-    encode = _encoder(recipe, config, processor, decode)
+    settings = {"file_encoding": None} if kind == "bytes" and processor.file_encoding != "MP3" else {}
+    encode = _encoder(recipe, config, processor, kind)
 
     def encoded(files: LabelledFiles, vary=None) -> EncodedSources:
         return EncodedSources(files.paths, files.labels, encode, vary)
@@ -119,54 +133,113 @@ def _folder(folder: Path, recipe: Recipe, config: Any, processor: Any, seed: int
         validation=encoded(splits.validation),
         test=encoded(splits.test),
         labels=splits.labels,
-        task="audio" if _is_audio(recipe) else "image",
-        collate=_collator(recipe, config),
+        task="video" if kind == "videos" else "audio" if _is_audio(recipe) else "image",
+        collate=_collator(recipe, config, kind),
         apart=_separator(recipe, config),
         name=folder.resolve().name,
         description=splits.description,
+        reading="taken as they are, undecoded" if settings else _reading(recipe, processor, kind),
         processor_settings=settings,
     )
 
 
-def _decodes(recipe: Recipe, processor: Any, paths: List[Path], reading: str) -> bool:
-    """Whether the files of a folder are opened, as pictures or WAV files, as a pipeline of the model would open them."""
-    kind, strangers_of = ("sounds", not_wav) if _is_audio(recipe) else ("pictures", not_pictures)
-    accepted = ["auto", kind] + ["bytes"] * (recipe.package.inputs == "bytes")
+def _kind(recipe: Recipe, processor: Any, paths: List[Path], reading: str) -> str:
+    """As what the files of a folder are read, "pictures", "videos", "sounds" or "bytes": as a pipeline would read them.
+
+    "auto" takes ByteFormer's files as they are where none can be decoded, and LLaVA-ViT's as videos where none is a picture.
+    """
+    own = "sounds" if _is_audio(recipe) else "pictures"
+    of_bytes = recipe.package.inputs == "bytes"
+    accepted = ["auto", own] + ["bytes"] * of_bytes + ["videos"] * (recipe.package.video_processor is not None)
     if reading not in accepted:
         raise UserError(
             f"{recipe.name} cannot read files as {reading}; accepted: --read-files-as {', '.join(accepted)}"
         )
-    if recipe.package.inputs == "bytes" and processor.file_encoding in (None, "MP3"):  # it reads files as they are
-        if reading == kind:
+    if of_bytes and processor.file_encoding in (None, "MP3"):  # it reads files as they are
+        if reading == own:
             raise UserError(
-                f"{recipe.name} cannot read files as {kind}: its file_encoding is {processor.file_encoding}, it takes them as they are"
+                f"{recipe.name} cannot read files as {own}: its file_encoding is {processor.file_encoding}, it takes them as they are"
             )
-        return False
+        return "bytes"
     if reading == "bytes":
-        return False
-    strangers = strangers_of(paths)
-    if "bytes" in accepted and reading == "auto" and len(strangers) == len(paths):
-        return False
-    if strangers:
-        known = "WAV files" if _is_audio(recipe) else "pictures that Pillow knows"
-        hint = (
-            "; move them away, or take all files as they are with --read-files-as bytes" if "bytes" in accepted else ""
+        return "bytes"
+    strangers = [] if reading == "videos" else not_wav(paths) if own == "sounds" else not_pictures(paths)
+    if reading == "auto" and len(strangers) == len(paths) and len(accepted) > 2:
+        reading = accepted[2]
+    elif reading == "auto" and "videos" in accepted and not strangers and len(animated(paths)) == len(paths):
+        raise UserError(
+            f"all {len(paths)} files are animated; say --read-files-as videos, or pictures for their first frames alone"
         )
+    if reading == "videos":
+        check_videos(paths)
+    if reading in ("bytes", "videos"):
+        return reading
+    if strangers:
+        known = "WAV files" if own == "sounds" else "pictures that Pillow knows"
+        hint = "; move them away, or take all files as they are with --read-files-as bytes" if of_bytes else ""
         raise UserError(f"{len(strangers)} of {len(paths)} files are not {known}: {some(map(str, strangers), 3)}{hint}")
-    return True
+    return own
+
+
+def check_videos(paths: List[Path]) -> None:
+    """Raises UserError where files cannot be opened as videos, with the first reason."""
+    problems = not_videos(paths)
+    if problems:
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(
+            f"{len(problems)} of {len(paths)} files are neither pictures nor videos that can be read: "
+            f"{next(iter(problems.values()))}{others}"
+        )
+
+
+def _clip_processor(recipe: Recipe, config: Any) -> Any:
+    """The video processor that the trained folder will have.
+
+    Raises:
+        UserError: a model that takes whole blocks or whole videos alone: it classifies no selection of patches.
+    """
+    if config.frame_windows_size or config.out_hidden_size is not None:
+        raise UserError(
+            f"{recipe.name} has frame_windows_size {config.frame_windows_size} and out_hidden_size {config.out_hidden_size}; "
+            "accepted for videos: 0 and none, since of a video some patches are chosen"
+        )
+    processor_class = getattr(recipe.package.load(), recipe.package.video_processor.class_name)
+    return processor_class.from_dict(video_processor(recipe, config))
 
 
 def _is_audio(recipe: Recipe) -> bool:
     return recipe.auto_class == "AutoModelForAudioClassification"
 
 
-def _encoder(recipe: Recipe, config: Any, processor: Any, decode: bool) -> Encode:
-    return ByteEncoder(processor, config, decode) if recipe.package.inputs == "bytes" else PixelEncoder(processor)
+def _is_native(recipe: Recipe) -> bool:
+    return recipe.package.processors_if_named and recipe.processor_auto_class is not None
 
 
-def _collator(recipe: Recipe, config: Any):
-    return byte_collator(config) if recipe.package.inputs == "bytes" else stack_pixels
+def _encoder(recipe: Recipe, config: Any, processor: Any, kind: str) -> Encode:
+    if recipe.package.inputs == "bytes":
+        return ByteEncoder(processor, config, decode=kind != "bytes")
+    if kind == "videos":
+        return ClipEncoder(processor, config)
+    return NativeEncoder(processor) if _is_native(recipe) else PixelEncoder(processor)
+
+
+def _collator(recipe: Recipe, config: Any, kind: str):
+    if recipe.package.inputs == "bytes":
+        return byte_collator(config)
+    return join_packs if kind == "videos" or _is_native(recipe) else stack_pixels
 
 
 def _separator(recipe: Recipe, config: Any):
     return byte_separator(config) if recipe.package.inputs == "bytes" else None
+
+
+def _reading(recipe: Recipe, processor: Any, kind: str) -> str:
+    """How files become inputs, for the card."""
+    if kind == "videos":
+        chosen = (
+            "all" if processor.selection == "none" else f"{processor.max_visible_patches:,} by {processor.selection}"
+        )
+        return f"{processor.num_frames} frames of each, of whose patches {chosen}"
+    if _is_native(recipe):
+        return f"at their own size and aspect, in at most {processor.max_num_patches:,} patches each"
+    return ""

@@ -7,6 +7,8 @@ from typing import Dict, List, Sequence
 from PIL import Image
 
 from ..errors import UserError, some
+from ..packages import PACKAGES
+from ..progress import item_bar
 from .data import stratified_split
 
 TEST_NAMES = ("test", "val", "valid", "validation", "eval")
@@ -107,6 +109,24 @@ def not_pictures(paths: Sequence[Path]) -> List[Path]:
     return [path for path in paths if not _is_picture(path)]
 
 
+def animated(paths: Sequence[Path]) -> List[Path]:
+    """The pictures of more than one frame, which may be meant as videos."""
+    return [path for path in paths if _frames_of(path) > 1]
+
+
+def not_videos(paths: Sequence[Path]) -> Dict[Path, str]:
+    """The files that LLaVA-ViT's video processor cannot open, each with the reason, which begins with its name."""
+    open_clip, problems = PACKAGES["llavavit"].load().video_reading_llava_vit.open_clip, {}
+    with item_bar("looking into videos", len(paths)) as progress:
+        for path in paths:
+            try:
+                open_clip(path)
+            except ValueError as error:
+                problems[path] = str(error)
+            progress(1)
+    return problems
+
+
 def not_wav(paths: Sequence[Path]) -> List[Path]:
     """The files that do not start as a WAV file."""
     return [path for path in paths if not _is_wav(path)]
@@ -116,6 +136,14 @@ def _is_wav(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(12)
     return start[:4] == b"RIFF" and start[8:] == b"WAVE"
+
+
+def _frames_of(path: Path) -> int:
+    try:
+        with Image.open(path) as picture:
+            return getattr(picture, "n_frames", 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 1  # what is wrong with it is told when it is read
 
 
 def _is_picture(path: Path) -> bool:

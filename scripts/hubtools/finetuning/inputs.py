@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -68,6 +69,36 @@ class PixelEncoder:
 
 
 @dataclass
+class NativeEncoder:
+    """Pictures, or picture files, through LLaVA-ViT's processor of native resolution: a pack of one sample."""
+
+    processor: Any
+
+    def __call__(self, source: Source, change: Change = None) -> Dict[str, torch.Tensor]:
+        try:
+            picture = PACKAGES["llavavit"].load().image_processing_llava_vit.to_rgb(source)
+            return dict(self.processor(change(picture) if change else picture, return_tensors="pt"))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+@dataclass
+class ClipEncoder:
+    """Video files through LLaVA-ViT's video processor: a pack of one sample, the patches that it kept."""
+
+    processor: Any
+    config: Any
+
+    def __call__(self, source: Path, change: Change = None) -> Dict[str, torch.Tensor]:
+        try:
+            clip = self.processor(videos=source, return_tensors="pt")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        parts = ([clip[name][0]] for name in ("pixel_values", "visible_indices", "patch_positions"))
+        return PACKAGES["llavavit"].load().pack(self.config, *parts)
+
+
+@dataclass
 class ByteEncoder:
     """Sources through ByteFormer's processor, as the pipelines of ByteFormer take them.
 
@@ -118,6 +149,16 @@ def open_picture(source: Source) -> Image.Image:
 def stack_pixels(items: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
     """Items -> `pixel_values` (B, C, H, W) and `labels` (B,)."""
     return {"pixel_values": torch.stack([item["pixel_values"] for item in items]), "labels": labels_of(items)}
+
+
+def join_packs(items: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
+    """Packs of one sample each -> the pack of all of them, and `labels` (S,)."""
+    # The labels come first: the Trainer takes the length of the first tensor for the number of samples.
+    batch = {"labels": labels_of(items)}
+    batch.update({name: torch.cat([item[name] for item in items]) for name in ("pixel_values", "patch_positions")})
+    if "grid_thw" in items[0]:
+        return {**batch, "grid_thw": torch.cat([item["grid_thw"] for item in items])}
+    return {**batch, "cu_seqlens": torch.tensor([0, *accumulate(len(item["pixel_values"]) for item in items)])}
 
 
 def pad_bytes(items: List[Dict[str, Any]], padding_id: int, at_least: int = 1) -> Dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """The trained model as a Hub folder, with what was measured on its card."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Dict, List
@@ -8,6 +9,7 @@ from typing import Any, Dict, List
 from ..assembly.build import write_hub_folder
 from ..assembly.recipes import Recipe
 from ..assembly.weights import DEFAULT_SHARD_SIZE, TensorSource, parse_size
+from ..foreign.text import markdown
 from ..progress import byte_bar
 from .data import Data
 from .starting_point import HEADS
@@ -66,7 +68,7 @@ def percent(share: float) -> str:
 
 def training_section(data: Data, outcome: Outcome, settings: Settings, command: str) -> str:
     rows = [
-        ("data", data.description),
+        ("data", markdown(data.description)),
         ("training / validation / test", f"{len(data.train):,} / {len(data.validation):,} / {len(data.test):,}"),
         ("test accuracy", f"{percent(outcome.figures['test'])} %"),
     ]
@@ -89,9 +91,16 @@ def training_section(data: Data, outcome: Outcome, settings: Settings, command: 
         rows.append(("trained", "the classifier alone (linear probe)"))
     if settings.augment != "none":
         rows.append(("variations", f"{settings.augment} of every training picture, anew in every epoch"))
-    if data.processor_settings:
-        rows.append(("files", "taken as they are, undecoded"))
+    if data.reading:
+        rows.append(("files", data.reading))
     if settings.lora:
         rows.append(("adapters", f"LoRA of rank {settings.lora}, merged into the weights"))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"\n## Training\n\n| | |\n|---|---|\n{table}\n\n```sh\n{command}\n```\n"
+    return f"\n## Training\n\n| | |\n|---|---|\n{table}\n\n{fenced(command)}"
+
+
+def fenced(command: str) -> str:
+    """A block of code that nothing inside it can close."""
+    longest = max((len(run) for run in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}sh\n{command}\n{fence}\n"

@@ -17,7 +17,8 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from ..assembly.weights import write_json
 from ..errors import UserError, system_errors_told
 from .data import Data
-from .lora import merged
+from .inputs import join_packs
+from .starting_point import merged
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Settings:
         lora: rank of the adapters, 0 to train all weights.
         freeze: train the classifier alone.
         augment: how training pictures are varied.
+        native_resolution: pictures keep their size and aspect.
+        max_num_patches: of one picture then; None for the processor's.
         fsdp: shard parameters, gradients and optimizer over the processes.
         checkpointing: compute activations again in the backward pass, to save memory.
         workers: processes that load data.
@@ -64,6 +67,8 @@ class Settings:
     lora: int
     freeze: bool
     augment: str
+    native_resolution: bool
+    max_num_patches: Optional[int]
     bf16: bool
     fsdp: bool
     checkpointing: bool = field(metadata=INCIDENTAL)
@@ -177,6 +182,11 @@ def train(model: Any, data: Data, settings: Settings, room: Path, resume: bool) 
             could not be written.
     """
     arguments = training_arguments(settings, room, len(data.train), alone=settings.fsdp and data.apart is not None)
+    if arguments.n_gpu > 1 and data.collate is join_packs:
+        raise UserError(
+            f"a pack cannot be divided among {arguments.n_gpu} GPUs of one process; run torchrun --nproc_per_node "
+            f"{arguments.n_gpu} scripts/finetune.py ..., or choose one with CUDA_VISIBLE_DEVICES=0"
+        )
     checkpoint = prepare_room(room, settings, resume, arguments)
     trainer = ClassifierTrainer(
         model=model,

@@ -5,6 +5,7 @@ one JSON document. Whatever it dies of, a malformed pickle or a crash of the int
 """
 
 import json
+import mmap
 import signal
 import subprocess
 import sys
@@ -79,16 +80,22 @@ def answer(read: Callable[[BinaryIO], Any]) -> None:
 
 
 def limit(memory: int, seconds: int) -> None:
+    limit_memory(memory)
+    _limit_resources({"RLIMIT_CPU": seconds, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": MB})
+
+
+def limit_memory(memory: int) -> None:
+    """From here on, this process may take so many bytes more."""
+    _limit_resources({"RLIMIT_AS": memory + _mapped_already(mmap.PAGESIZE)})
+
+
+def _limit_resources(amounts: Mapping[str, int]) -> None:
     try:
         import resource
     except ImportError:  # Windows: the parent's deadline is the only limit there
         return
-    for kind, amount in (
-        (resource.RLIMIT_AS, memory + _mapped_already(resource.getpagesize())),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, MB),
-    ):
+    for name, amount in amounts.items():
+        kind = getattr(resource, name)
         _, hard = resource.getrlimit(kind)
         allowed = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
         try:

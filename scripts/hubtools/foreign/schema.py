@@ -205,6 +205,8 @@ PROCESSOR_SPECIAL = {
     "noise_range": either(listed(integer(-256, 256), 2, least=2), NULL),
     "keep_fraction": either(NUMBER, NULL),
     "quality": integer(1, 100),
+    "image_mean": listed(NUMBER, 3, least=3),
+    "image_std": listed(NUMBER, 3, least=3),
 }
 
 
@@ -215,6 +217,8 @@ def processor_schema(package: Package, auto_class: Optional[str]) -> Schema:
     module, class_name = package.processors[auto_class]
     arguments = arguments_of(package.folder / f"{module}.py", class_name)
     fields = {name: PROCESSOR_SPECIAL.get(name) or field(name, default) for name, default in arguments.items()}
+    if package.processors_if_named:
+        fields["image_processor_type"], arguments = WORD, {**arguments, "image_processor_type": None}
     return table(
         {name: either(entry, NULL) if isinstance(arguments[name], str) else entry for name, entry in fields.items()}
     )
@@ -382,7 +386,7 @@ def check_processor_file(content: Mapping[str, Any], package: Package, where: st
         UserError: names the first field that is wrong.
     """
     auto_class = "AutoFeatureExtractor" if "feature_extractor_type" in content else "AutoImageProcessor"
-    schema = processor_schema(package, auto_class if package.processors else None)
+    schema = processor_schema(package, auto_class if package.has_own_processor(content) else None)
     fields = {name: either(entry, NULL) for name, entry in schema["properties"].items()}
     kinds = {name: either(WORD, NULL) for name in ("image_processor_type", "feature_extractor_type", "processor_class")}
     check(

@@ -35,12 +35,12 @@ MUTANTS = (
                 1,
             ),
             (
-                "        return rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta, tokens.dtype)\n",
-                "        unit = self.config.head_dim // 32\n"
+                "        cos, sin = rotary_cos_sin(positions, config.head_dim, config.rope_theta, tokens.dtype)\n",
+                "        unit = config.head_dim // 32\n"
                 "        axes = [positions[..., axis, None].expand(-1, -1, n * unit) for axis, n in enumerate((4, 6, 6))]\n"
                 "        angles = torch.cat(axes, dim=-1).float() * self.inv_freq.float()\n"
                 "        angles = torch.cat((angles, angles), dim=-1)[:, :, None, :]\n"
-                "        return angles.cos().to(tokens.dtype), angles.sin().to(tokens.dtype)\n",
+                "        cos, sin = angles.cos().to(tokens.dtype), angles.sin().to(tokens.dtype)\n",
                 1,
             ),
         ),

@@ -58,6 +58,15 @@ _JPEG = {
 VARIANTS = (
     _llava("llava_vit_image", "LlavaViTForImageClassification", golden="llava_vit_base", classifier=5),
     _llava("llava_vit_video", "LlavaViTForVideoClassification", golden="llava_vit_base", classifier=4),
+    _llava(
+        "llava_vit_native",
+        "LlavaViTForImageClassification",
+        golden="llava_vit_base",
+        classifier=5,
+        processor={"image_processor_type": "LlavaViTImageProcessor", "max_num_patches": 20},
+    ),
+    _llava("tower_windows"),
+    _llava("tower_whole"),
     _llava("llava_vit_base"),
     _llava("llava_vit_positions"),
     _llava("llava_vit_residual_topk"),
@@ -176,13 +185,16 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def run_suite(environment: Environment, kit: Path, selection: Optional[str] = None) -> Dict[str, Any]:
+def run_suite(
+    environment: Environment, kit: Path, selection: Optional[str] = None, short: bool = False
+) -> Dict[str, Any]:
     """Runs the suite inside one release: a fresh process, an empty HF_HOME, offline, no repository on the path, another folder.
 
     Args:
         environment: the release.
         kit: made by `prepare_kit`.
         selection: a `pytest -k` expression.
+        short: load from Hub folders alone, not by classes imported from the packages, too.
 
     Returns:
         status, passed, failed and not_applicable (test -> reason), seconds, packages.
@@ -215,7 +227,7 @@ def run_suite(environment: Environment, kit: Path, selection: Optional[str] = No
             done = subprocess.run(
                 command,
                 cwd=home,
-                env=_clean_environment(kit, report, home),
+                env={**_clean_environment(kit, report, home), **({"CONTRACT_SHORT": "1"} if short else {})},
                 capture_output=True,
                 text=True,
                 timeout=RUN_LIMIT,
@@ -233,7 +245,7 @@ def _clean_environment(kit: Path, report: Path, home: Path) -> Dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHON", "PYTEST", "HUGGINGFACE"))
+        if not key.startswith(("HF_", "TRANSFORMERS_", "PYTHON", "PYTEST", "HUGGINGFACE", "CONTRACT_"))
     }
     return {
         **kept,

@@ -1,8 +1,8 @@
 """ByteFormer."""
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
-from ..facts import Case, Layout, Load, Package, Shapes, blocks, layers_of, rules, same
+from ..facts import Case, Graph, Layout, Load, Package, Shapes, blocks, layers_of, rules, same
 
 LAYER = "encoder.layers.{i}."
 
@@ -246,6 +246,61 @@ CASES = (
 )
 
 
+# --- exported graphs
+
+
+def trial_tokens(config: Any) -> List[int]:
+    """Numbers of tokens to export with (the first) and to compare with: two, which programs of torch.export need, to some
+    windows, full ones and parts."""
+    window, most = max(config.window_sizes), config.max_position_embeddings
+    wanted = [window * 2 + 3, 2, 3, 4, 5, 6, window // 2, window - 1, window, window + 1, window + window // 2]
+    wanted += [2 * window, 2 * window + 1, 3 * window, 3 * window - 1, 4 * window, 37, 61, 100, 5 * window + 3]
+    return [max(2, min(tokens, most)) for tokens in wanted]
+
+
+def graphs(config: Any, architecture: str) -> Tuple[Graph, ...]:
+    """The model on a padded batch. Where padding is masked there is a mask to give; elsewhere it has no use."""
+    kernel, stride, width = config.conv_kernel_size, config.conv_kernel_size // 2, config.hidden_size
+    names = ("input_ids", "attention_mask") if config.mask_padding else ("input_ids",)
+    trials = tuple(
+        {"batch": 2 - number % 2, "bytes": kernel + stride * (tokens - 1) + number % stride}
+        for number, tokens in enumerate(trial_tokens(config))
+    )
+    if architecture == PACKAGE.models["AutoModel"]:
+        outputs = {"last_hidden_state": ("batch", "tokens", width), "pooler_output": ("batch", width)}
+    else:
+        outputs = {"logits": ("batch", config.num_labels)}
+    return (Graph("model", {name: ("batch", "bytes") for name in names}, outputs, trial_bytes(config), trials),)
+
+
+def trial_bytes(config: Any):
+    """A maker of bytes, of which all rows but the first are padded, and of their mask where there is one."""
+
+    def make(sizes, generator):
+        import torch
+
+        ids = torch.randint(0, min(256, config.padding_id), (sizes["batch"], sizes["bytes"]), generator=generator)
+        ids[1:, max(config.conv_kernel_size, sizes["bytes"] * 2 // 3) :] = config.padding_id
+        mask = {"attention_mask": (ids != config.padding_id).long()} if config.mask_padding else {}
+        return {"input_ids": ids, **mask}
+
+    return make
+
+
+FILES = {"WAV": "sound.wav", "PNG": "picture.png", "TIFF": "photo.tif"}  # encoding -> a file's name, for cards
+
+
+def array_lines(config: Any, settings: Mapping[str, Any]) -> str:
+    """The bytes of a file in NumPy."""
+    encoding = settings.get("file_encoding")
+    name = FILES.get(encoding, "word.mp3" if "sampling_rate" in settings else "photo.jpg")
+    note = "the file's own bytes" if encoding is None else f"the processor makes {encoding} of what it gets"
+    lines = f'input_ids = np.frombuffer(open("{name}", "rb").read(), np.uint8)[None].astype(np.int64)  # {note}\n'
+    if config.mask_padding:
+        return lines + 'inputs = {"input_ids": input_ids, "attention_mask": np.ones_like(input_ids)}'
+    return lines + 'inputs = {"input_ids": input_ids}'
+
+
 PACKAGE = Package(
     name="byteformer",
     model_type="byteformer",
@@ -269,6 +324,8 @@ PACKAGE = Package(
     forwards=Forwards,
     try_processor=try_processor,
     card_values=card_values,
+    graphs=graphs,
+    array_lines=array_lines,
     lora_targets=r".*encoder\.layers\.\d+\.(self_attn\.(qkv|out)_proj|mlp\.fc[12])",
     cases=CASES,
 )

@@ -1,9 +1,11 @@
 """LLaVA-ViT."""
 
 import math
-from typing import Any, Dict, Mapping, Optional, Tuple
+from dataclasses import replace
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from ..facts import Case, Host, Layout, Package, Shapes, VideoProcessor, blocks, rules, same
+from ..errors import UserError
+from ..facts import Case, Graph, Host, Layout, Package, Shapes, VideoProcessor, blocks, rules, same
 
 ROTARY_BUFFERS = (r"(^|\.)(video_rope|rotary_emb|rope)\.", r"(^|\.)inv_freq\w*$")
 LAYER = "encoder.layers.{i}."
@@ -94,6 +96,7 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
     }
 
 
+NATIVE_PROCESSOR = "LlavaViTImageProcessor"
 SIDE = 224  # pixels of a clip's frames, where the pictures are no smaller
 
 # Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
@@ -257,8 +260,15 @@ def try_processor(probe, processor) -> str:
     """Runs a folder's processor on a picture."""
     import torch
 
-    pixels = processor(images=probe.picture(), return_tensors="pt")["pixel_values"]
-    patch = probe.model_config()["patch_size"]
+    inputs = processor(images=probe.picture(), return_tensors="pt")
+    pixels, config = inputs["pixel_values"], probe.model_config()
+    patch = config["patch_size"]
+    if "grid_thw" in inputs:
+        if pixels.shape[1] != config["num_channels"] * patch**2:
+            probe.fail(
+                f"it makes patches of {pixels.shape[1]} values, the model's have {config['num_channels']} x {patch} x {patch}"
+            )
+        return f"a picture becomes a pack of {len(pixels)} patches"
     if pixels.dim() != 4 or pixels.shape[-1] % patch or pixels.shape[-2] % patch:
         probe.fail(
             f"it makes pixel_values of shape {tuple(pixels.shape)}, not (B, C, H, W) in whole patches of {patch}"
@@ -273,6 +283,20 @@ def default_processor(config: Any) -> Dict[str, Any]:
     block = 1 if config.out_hidden_size is None else config.patch_size * config.spatial_merge_size
     side = max(block, config.image_size // block * block)
     return {"size": side, "crop_size": side}
+
+
+def native_defaults(config: Any) -> Dict[str, Any]:
+    """What the processor of native resolution must have of the model: patches, and the merger's blocks."""
+    merge = 1 if config.out_hidden_size is None else config.spatial_merge_size
+    return {"patch_size": config.patch_size, "merge_size": merge}
+
+
+def subject(recipe: Any, config: Any) -> Optional[str]:
+    """The templates of a vision tower, and those of a classifier of images at native resolution."""
+    if recipe.auto_class == "AutoModel":
+        return "tower" if is_tower(config) else None
+    native = recipe.processor_auto_class is not None and recipe.auto_class == "AutoModelForImageClassification"
+    return "native" if native else None
 
 
 def is_tower(config: Any) -> bool:
@@ -390,8 +414,10 @@ def case(name: str, make_inputs, reference: str = "PlainLlavaViT", output: str =
     return Case(name, "llavavit", "LlavaViTModel", config, make_inputs, f"tests/plain_llava_vit.py:{reference}", output)
 
 
-def headless(name: str, make_inputs, reference: str, **settings) -> Case:
-    return case(name, make_inputs, reference, "last_hidden_state", use_head=False, **settings)
+def packed_case(name: str, grids: Sequence[Tuple[int, int, int]], reference: str, **settings) -> Case:
+    """A pack of whole samples, through a model without a head, which takes minutes."""
+    made = case(name, pack_of(*grids), reference, "last_hidden_state", use_head=False, **settings)
+    return replace(made, largest=pack_of(max(grids, key=math.prod)), heavy=True)
 
 
 CASES = (
@@ -399,12 +425,104 @@ CASES = (
     case("video", pixels_of(16, 224, 224)),
     case("sparse", pixels_of(64, 224, 224, visible=2048)),
     # 16 images of 112 x 112 to 672 x 672, against padding to the largest; PlainPackOneByOne is the other way without packs
-    headless("packed", pack_of(*squares(8, 48, 16)), "PlainPackPadded"),
+    packed_case("packed", squares(8, 48, 16), "PlainPackPadded"),
     # 64 images of 98 x 98 to 224 x 224
-    headless("packed-small", pack_of(*squares(7, 16, 64)), "PlainPackOneByOne"),
+    packed_case("packed-small", squares(7, 16, 64), "PlainPackOneByOne"),
     # 32 frames of 448 x 448; against PlainPackOneByOne the time ratio is that to the same frames without windows
-    headless("tower-windows", pack_of((32, 32, 32)), "PlainPackInWindows", frame_windows_size=4),
+    packed_case("tower-windows", [(32, 32, 32)], "PlainPackInWindows", frame_windows_size=4),
 )
+
+
+# --- exported graphs
+
+# Of export and comparison: frames, and rows and columns of blocks, which are one patch without a merger.
+GRIDS = (
+    (3, 3, 4), (1, 1, 1), (1, 1, 2), (1, 2, 1), (1, 3, 3), (1, 4, 2), (1, 2, 7), (1, 5, 5), (2, 1, 1), (2, 2, 2),
+    (2, 3, 5), (3, 2, 2), (4, 1, 3), (4, 4, 4), (5, 2, 3), (6, 3, 1), (7, 2, 2), (8, 1, 1), (9, 2, 4), (16, 2, 2),
+)  # fmt: skip
+
+
+def graphs(config: Any, architecture: str) -> Tuple[Graph, ...]:
+    """The model on whole inputs, and on selected patches. Images are (B, C, H, W) to an image classifier alone, elsewhere
+    clips of one frame."""
+    if config.frame_windows_size:
+        raise UserError(
+            f"a model with frame_windows_size = {config.frame_windows_size} cannot be exported: how its tokens divide into "
+            "windows depends on the number of frames, which a graph must leave open; accepted: frame_windows_size = 0"
+        )
+    clips = architecture != PACKAGE.models["AutoModelForImageClassification"]
+    step = config.patch_size * (1 if config.out_hidden_size is None else config.spatial_merge_size)
+    shape = ("batch", config.num_channels, *(("frames",) if clips else ()), "height", "width")
+    inputs, steps = {"pixel_values": shape}, {"height": step, "width": step}
+    trials, make = trial_sizes(step, clips), trial_pixels(shape)
+    whole = Graph("model", inputs, outputs_of(config, architecture, "patches"), make, trials, steps)
+    if config.out_hidden_size is not None:  # a merger takes whole blocks: what a selection seldom is
+        return (whole,)
+    inputs = {**inputs, "visible_indices": ("batch", "visible_patches")}
+    trials = tuple({**sizes, "visible_patches": 1 + patches_in(sizes, step) // 2} for sizes in trials)
+    outputs, make = outputs_of(config, architecture, "visible_patches"), trial_selection(make, step)
+    return whole, Graph("model_visible_indices", inputs, outputs, make, trials, steps)
+
+
+def trial_sizes(step: int, clips: bool) -> Tuple[Dict[str, int], ...]:
+    sizes = [{"frames": frames if clips else 1, "height": h * step, "width": w * step} for frames, h, w in GRIDS]
+    return tuple({"batch": 2 - number % 2, **varying} for number, varying in enumerate(sizes))
+
+
+def patches_in(sizes: Mapping[str, int], patch_size: int) -> int:
+    return sizes["frames"] * (sizes["height"] // patch_size) * (sizes["width"] // patch_size)
+
+
+def trial_pixels(shape: Tuple[Any, ...]):
+    """A maker of pixels of this shape, in which sizes that vary stand by name."""
+
+    def make(sizes, generator):
+        import torch
+
+        numbers = [sizes[size] if isinstance(size, str) else size for size in shape]
+        return {"pixel_values": torch.randn(numbers, generator=generator)}
+
+    return make
+
+
+def trial_selection(make_pixels, patch_size: int):
+    """A maker of pixels, and of as many of their patches as `visible_patches` says, in any order."""
+
+    def make(sizes, generator):
+        import torch
+
+        count = patches_in(sizes, patch_size)
+        rows = [torch.randperm(count, generator=generator) for _ in range(sizes["batch"])]
+        return {**make_pixels(sizes, generator), "visible_indices": torch.stack(rows)[:, : sizes["visible_patches"]]}
+
+    return make
+
+
+def outputs_of(config: Any, architecture: str, tokens: str) -> Dict[str, Tuple[Any, ...]]:
+    if architecture != PACKAGE.models["AutoModel"]:
+        return {"logits": ("batch", config.num_labels)}
+    outputs: Dict[str, Tuple[Any, ...]] = {"last_hidden_state": ("batch", tokens, config.hidden_size)}
+    if config.use_head:
+        outputs["pooler_output"] = ("batch", config.hidden_size)
+    if config.out_hidden_size is not None:
+        outputs["merged_states"] = ("batch", "blocks", config.out_hidden_size)
+    return outputs
+
+
+def array_lines(config: Any, settings: Mapping[str, Any]) -> str:
+    """Pixels in NumPy: whole patches, scaled and normalised as the processor does."""
+    side = settings.get("crop_size", settings.get("size", config.image_size))
+    side = next(iter(side.values())) if isinstance(side, dict) else side
+    mean, std = ([round(value, 8) for value in three(settings[key])] for key in ("image_mean", "image_std"))
+    normalised = f"((frames / 255 - {mean}) / {std}).astype(np.float32)"
+    architecture = (config.architectures or [None])[0]
+    if architecture == PACKAGE.models["AutoModelForVideoClassification"]:
+        frames = f"frames = np.zeros((16, {side}, {side}, 3), np.uint8)  # yours, RGB"
+    else:
+        frames = f'frames = np.asarray(Image.open("photo.jpg").convert("RGB").resize(({side}, {side})))[None]'
+    order = "0, 3, 1, 2)" if architecture == PACKAGE.models["AutoModelForImageClassification"] else "3, 0, 1, 2)[None]"
+    shape = "(1, 3, H, W)" if "[None]" not in order else "(1, 3, T, H, W): an image is a clip of one frame"
+    return f'{frames}\npixels = {normalised}\ninputs = {{"pixel_values": pixels.transpose({order}}}  # {shape}'
 
 
 PACKAGE = Package(
@@ -423,7 +541,10 @@ PACKAGE = Package(
     aliases=("onevision_encoder",),
     inert_keys=("tokens_per_second",),
     hosts={"llava_onevision2": Host("vision_config", {"use_head": False}, {"temporal_patch_size": 1})},
-    subject=lambda config: "tower" if is_tower(config) else None,
+    subject=subject,
+    processors={"AutoImageProcessor": ("image_processing_llava_vit", NATIVE_PROCESSOR)},
+    processors_if_named=True,
+    own_defaults=native_defaults,
     inputs="pixels",
     layouts=LAYOUTS,
     sizes=sizes,
@@ -432,12 +553,19 @@ PACKAGE = Package(
     default_processor=default_processor,
     try_processor=try_processor,
     video_processor=VideoProcessor(
-        modules=("video_processing_llava_vit", "video_reading_llava_vit", "video_selection_llava_vit"),
+        modules=(
+            "video_processing_llava_vit",
+            "video_reading_llava_vit",
+            "video_selection_llava_vit",
+            "image_processing_llava_vit",
+        ),
         class_name="LlavaViTVideoProcessor",
         defaults=video_defaults,
         try_processor=try_video_processor,
     ),
     card_values=card_values,
+    graphs=graphs,
+    array_lines=array_lines,
     lora_targets=r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])",
     cases=CASES,
 )

@@ -12,6 +12,7 @@ from ..foreign.schema import check_config_file, check_processor_file, check_vide
 from ..foreign.sizes import described_by
 from ..packages import PACKAGES, Package, package_of_type
 from .check import CheckFailed, fail_if
+from .exported import PROGRAM, is_exported, why_not_plain
 from .weight_files import DTYPES, Tensor
 
 CONFIG_NAME = "config.json"
@@ -146,6 +147,11 @@ def _problem_of(path: Path, name: str, known: set) -> Optional[str]:
     suffix = path.suffix.lower()
     if name in known or name == EXAMPLE_NAME:
         return None
+    if name == PROGRAM:
+        obstacle = "is a link" if path.is_symlink() else why_not_plain(path)
+        return f"{name} {obstacle}" if obstacle else None
+    if is_exported(name) and not path.is_symlink():
+        return None  # a protobuf and its weights, whatever bytes they start with
     if suffix in EXECUTABLE:
         return f"{name} is code or an archive that the package does not have"
     if suffix in PICKLED:
@@ -189,6 +195,8 @@ def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str
         processor = _read_json(folder / PROCESSOR_NAME)
         if "auto_map" in processor and not package.video_processor:
             problems += _auto_map_problems(PROCESSOR_NAME, processor["auto_map"], {}, package)
+        if package.processors_if_named:
+            problems += _choice_problems(config, processor, package)
     if package.video_processor:
         problems += _video_problems(folder, config, package)
     architecture = architecture_of(config, package)
@@ -198,18 +206,29 @@ def check_config(folder: Path, config: dict, package: Package, tensors: Dict[str
     )
 
 
+def _choice_problems(config: dict, processor: dict, package: Package) -> List[str]:
+    """config.json, by which pipelines go, and preprocessor_config.json must speak of the same image processor."""
+    auto_map = config.get("auto_map")
+    named = {auto for auto in package.processors if isinstance(auto_map, dict) and auto in auto_map}
+    if bool(named) == package.has_own_processor(processor):
+        return []
+    kind = shown(processor.get("image_processor_type"))
+    return [
+        f"the auto_map of {CONFIG_NAME} {'names' if named else 'lacks'} {', '.join(package.processors)}, and "
+        f"{PROCESSOR_NAME} has image_processor_type {kind}: pipelines would read images otherwise"
+    ]
+
+
 def _video_problems(folder: Path, config: dict, package: Package) -> List[str]:
     """What keeps `AutoProcessor` and `AutoVideoProcessor` from the package's video processor, and the processor from the model."""
-    problems, expected = (
-        [],
-        {
-            PROCESSOR_NAME: package.video_processor.image_auto_map,
-            VIDEO_PROCESSOR_NAME: package.video_processor.auto_map,
-        },
-    )
-    for name in expected:
-        if (folder / name).is_file():
-            problems += _auto_map_problems(name, _read_json(folder / name).get("auto_map"), expected[name], package)
+    problems: List[str] = []
+    if (folder / PROCESSOR_NAME).is_file():
+        content = _read_json(folder / PROCESSOR_NAME)
+        expected = package.processor_auto_map(content, "AutoImageProcessor")
+        problems += _auto_map_problems(PROCESSOR_NAME, content.get("auto_map"), expected, package)
+    if (folder / VIDEO_PROCESSOR_NAME).is_file():
+        auto_map = _read_json(folder / VIDEO_PROCESSOR_NAME).get("auto_map")
+        problems += _auto_map_problems(VIDEO_PROCESSOR_NAME, auto_map, package.video_processor.auto_map, package)
     if not (folder / VIDEO_PROCESSOR_NAME).is_file():
         return problems
     stated = _read_json(folder / VIDEO_PROCESSOR_NAME)

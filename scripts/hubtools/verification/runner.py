@@ -5,13 +5,14 @@ import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from ..assembly.origin import Origin
 from ..errors import UserError
 from ..packages import Package
 from .check import PASS, Check, CheckFailed, CheckList, Progress
 from .child import Child, run_beside, start_beside, start_isolated
+from .exported import exported_files
 from .files import (
     architecture_of,
     check_amount,
@@ -50,6 +51,7 @@ def verify_folder(
     reference: Optional[str] = None,
     progress: Progress = None,
     run_foreign_code: bool = False,
+    given_files: Sequence[Path] = (),
 ) -> List[Check]:
     """Runs every check on a Hub folder.
 
@@ -59,6 +61,7 @@ def verify_folder(
         reference: "FILE.py:NAME", the user's own original: `NAME(config: dict) -> torch.nn.Module`.
         progress: called with each check as soon as it is known.
         run_foreign_code: whether to load a folder whose code is not the package's. Not for what comes from others.
+        given_files: pictures, sounds or clips, for which exported files must give a classifier's own labels.
 
     Returns:
         The checks in order; the folder is good when `failures()` finds none among them.
@@ -73,6 +76,7 @@ def verify_folder(
     if origin.checkpoint is not None and not origin.checkpoint.exists():
         raise UserError(f"checkpoint {origin.checkpoint} does not exist")
     verification = _Verification(folder, origin, split_reference(reference), CheckList(progress))
+    verification.given_files = [str(Path(file).resolve()) for file in given_files]
     verification.run(run_foreign_code)
     return verification.checks.checks
 
@@ -91,6 +95,7 @@ class _Verification:
         self.package: Optional[Package] = None
         self.tensors: Dict[str, Tensor] = {}
         self.sound = True
+        self.given_files: List[str] = []
 
     def run(self, run_foreign_code: bool) -> None:
         self.look(run_foreign_code)
@@ -153,7 +158,9 @@ class _Verification:
         subjects = self.package.forwards.subjects if self.package else ()
         base = ["load: base model"] if self.package and self.auto_class != "AutoModel" else []
         loads = ["weights: finite", "load: configuration", "load: processor", *base, "load: model", "weights: loaded"]
-        return [*loads, "round trip: save", *(f"forward: {subject}" for subject in subjects), "example: runs"]
+        forwards = [f"forward: {subject}" for subject in subjects]
+        exported = [f"exported: {name}" for name in exported_files(self.folder)]
+        return [*loads, "round trip: save", *forwards, *exported, "example: runs"]
 
     @property
     def auto_class(self) -> str:
@@ -188,6 +195,7 @@ class _Verification:
             "architecture": self.config["architectures"][0],
             "auto_class": self.auto_class,
             "no_example": why_no_example(self.folder),
+            "given_files": self.given_files,
             "code": sorted(code_in_use(self.config, package)),
             "tensors": [asdict(tensor) for tensor in self.tensors.values()],
             "saved": str(workdir / "saved"),

@@ -21,6 +21,7 @@ from typing import Callable, Dict, List, Mapping
 import torch
 
 from .example import run_example
+from .exported import check_exported, read_inputs
 from .forwards import expect, expect_equal, forwards_of
 from .protocol import CheckFailed, CheckSkipped, Reporter, read_job
 from .tensors import Differences, is_finite, read_tensor
@@ -83,6 +84,8 @@ class Probe:
             group, subject = name.split(": ")
             if group == "forward":
                 steps[name] = partial(self.forward, subject)
+            if group == "exported":
+                steps[name] = partial(self.exported, subject)
         return steps
 
     # -- weights
@@ -254,6 +257,15 @@ class Probe:
     def write_exchange(self) -> None:
         if self.recorded:
             torch.save(self.recorded, self.job["exchange"])
+
+    # -- exported files
+
+    def exported(self, name: str) -> str:
+        """An exported file gives what the model gives."""
+        self.need_model()
+        graphs = self.facts.graphs(self.model.config, type(self.model).__name__)
+        given = [read_inputs(self, file) for file in self.job["given_files"]]
+        return check_exported(os.path.join(self.folder, name), self.model.float(), graphs, given)
 
     # -- example
 

@@ -1,0 +1,1 @@
+../../llavavit/image_processing_llava_vit.py

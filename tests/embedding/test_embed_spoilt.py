@@ -1,0 +1,113 @@
+"""What cannot be read costs itself alone: it is listed with its reason, in bounded memory and time."""
+
+import os
+import signal
+import struct
+import zlib
+
+import pytest
+from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
+from hubtools.embedding.decoding import decode
+from hubtools.embedding.plan import Planned
+from hubtools.embedding.reading import Failure, time_limit
+from hubtools.embedding.sources import Source
+from hubtools.embedding.windows import windows_of
+from PIL import Image
+from video_clips import moving_object, write_video
+
+
+def png_that_claims(width, height):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
+
+
+def spoil(folder):
+    """Spoilt files and a word of the reason that a person should read."""
+    picture, clip = save_pictures(folder / "whole", 1)[0].read_bytes(), save_clips(folder / "whole", 1)[0].read_bytes()
+    spoilt = folder / "spoilt"
+    spoilt.mkdir()
+    contents = {
+        "empty.png": (b"", "empty"),
+        "empty.mp4": (b"", "empty"),
+        "truncated.png": (picture[: len(picture) // 2], "decoded"),
+        "text.jpg": (b"no picture", "no picture"),
+        "text.mp4": (b"no video" * 100, "FFmpeg"),
+        "bomb.png": (png_that_claims(60_000, 60_000), "pixels"),
+        "huge.png": (png_that_claims(2**31 - 1, 2**31 - 1), ""),
+        "truncated.mp4": (clip[: len(clip) // 2], ""),
+    }
+    for name, (data, _) in contents.items():
+        (spoilt / name).write_bytes(data)
+    os.mkfifo(spoilt / "pipe.png")
+    os.mkfifo(spoilt / "pipe.mp4")
+    (spoilt / "nowhere.png").symlink_to(folder / "gone.png")
+    Image.new("I;16", (30, 30)).save(spoilt / "wide.png")
+    reasons = {name: word for name, (_, word) in contents.items()}
+    return {**reasons, "pipe.png": "a pipe", "pipe.mp4": "a pipe", "nowhere.png": "no such file", "wide.png": "8 bits"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_spoilt_files_among_good_ones(tmp_path, workers):
+    reasons = spoil(tmp_path)
+    if os.geteuid():
+        (tmp_path / "spoilt" / "secret.png").write_bytes(b"x")
+        (tmp_path / "spoilt" / "secret.png").chmod(0)
+        reasons["secret.png"] = "Permission"
+    save_pictures(tmp_path / "photos", 10)
+    result = embedded(MOTION, tmp_path / "photos", tmp_path / "spoilt", "--output", tmp_path / "out", workers=workers)
+    assert result.code == 3 and f"10 embedded in 1 shard, {len(reasons)} failed" in result.out, result
+    failed = {os.path.basename(path): reason for path, reason in failed_of(tmp_path / "out").items()}
+    assert failed.keys() == reasons.keys()
+    for name, word in reasons.items():
+        assert word in failed[name] and failed[name] and "\n" not in failed[name], (name, failed[name])
+    assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_a_damaged_video_is_failed_or_kept(tmp_path):
+    clip = write_video(tmp_path / "cut.mkv", moving_object(0, frames=40, size=64).frames, options={"g": "10", "bf": "0"})
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 3 // 5])
+    result = embedded(MOTION, clip, "--output", tmp_path / "out")
+    assert result.code == 3 and "--keep-damaged" in failed_of(tmp_path / "out")[str(clip)]
+    assert embedded(MOTION, clip, "--output", tmp_path / "kept", "--keep-damaged").code == 0
+    assert len(rows_of(tmp_path / "kept")) == 1
+
+
+def test_files_that_a_model_of_bytes_cannot_take(tmp_path):
+    (tmp_path / "long.bin").write_bytes(bytes(10_000))
+    (tmp_path / "empty.bin").write_bytes(b"")
+    (tmp_path / "good.bin").write_bytes(bytes(100))
+    assert embedded(DIGITS, tmp_path, "--output", tmp_path / "out", "--read-files-as", "bytes").code == 3
+    failed = {os.path.basename(path): reason for path, reason in failed_of(tmp_path / "out").items()}
+    assert "at most" in failed["long.bin"] and "empty" in failed["empty.bin"] and len(failed) == 2
+
+
+class Deadly:
+    """Reads numbers; some end their process."""
+
+    seconds = 1.0
+
+    def __call__(self, source):
+        if source.path in (b"3", b"40", b"41"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int(source.path)
+
+
+def test_an_input_that_ends_its_process_costs_itself_alone():
+    planned = [Planned(number, Source(str(number).encode()), 0) for number in range(300)]
+    found = list(decode(windows_of(0, planned), Deadly(), workers=2))
+    assert [window for window, _ in found] == list(windows_of(0, planned))
+    values = [value for _, values in found for value in values]
+    assert [number for number, value in enumerate(values) if isinstance(value, Failure)] == [3, 40, 41]
+    assert [value for value in values if not isinstance(value, Failure)] == [n for n in range(300) if n not in (3, 40, 41)]
+
+
+def test_an_input_that_takes_too_long_is_given_up(tmp_path):
+    clip = save_clips(tmp_path / "clips", 1)[0]
+    result = embedded(MOTION, clip, "--output", tmp_path / "out", "--timeout", "0.001")
+    assert result.code == 3 and "0.001 s" in failed_of(tmp_path / "out")[str(clip)]
+    with time_limit(60):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -1,0 +1,37 @@
+"""Small folders, and what is exported of them: made once for all tests of a run, since recording a model takes long."""
+
+import importlib.util
+from pathlib import Path
+
+import export
+import pytest
+from hubtools.assembly.build import build_folder
+from hubtools.assembly.recipes import load_recipe
+from safetensors.torch import save_file
+from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, random_state, write_recipe
+
+EXTRAS = ("onnx", "onnxscript", "onnxruntime")
+ABSENT = [name for name in EXTRAS if importlib.util.find_spec(name) is None]
+needs_onnx = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)} (requirements-export.txt)")
+# As small as shows all there is: two layers, of which one shifts its windows and one merges.
+BYTES = BYTEFORMER_TOML.replace("num_hidden_layers = 4", "num_hidden_layers = 2").replace(
+    "window_shifts = [0, 8, 0, 8]\ndownsample = [true, false, true, false]",
+    "window_shifts = [0, 8]\ndownsample = [true, false]",
+)
+PIXELS = LLAVA_VIT_TOML.replace("num_hidden_layers = 2", "num_hidden_layers = 1")
+MASKED = BYTES.replace("conv_kernel_size = 4", "conv_kernel_size = 4\nmask_padding = true")
+
+
+def small_folder(room: Path, toml: str, name: str) -> Path:
+    """A Hub folder of a recipe, with weights of which none are constant."""
+    recipe = load_recipe(str(write_recipe(room, toml, name)))
+    save_file(random_state(recipe), room / "weights.safetensors", {"format": "pt"})
+    build_folder(room / name, recipe, room / "weights.safetensors")
+    return room / name
+
+
+def exported(folder: Path, *arguments: object) -> Path:
+    output = folder.with_name(f"{folder.name}-exported")
+    result = call(export.main, folder, "--output", output, *arguments)
+    assert result.code == 0, result.err
+    return output

@@ -1,0 +1,43 @@
+"""What export.py cannot do it says in one line, and leaves nothing behind."""
+
+import export
+import pytest
+from export_kit import BYTES, PIXELS, needs_onnx, small_folder
+from small import call
+
+
+def refused(*arguments):
+    result = call(export.main, *arguments)
+    assert result.code in (1, 2) and result.err.startswith("error: ") and len(result.err.strip().splitlines()) == 1
+    return result.err
+
+
+def test_arguments(tmp_path):
+    assert "is not a folder" in refused(tmp_path / "none", "--to", "onnx")
+    assert "--quantize goes with --to onnx" in refused(tmp_path, "--to", "torch-export", "--quantize", "int8")
+    assert "accepted: 18 to 23" in refused(tmp_path, "--to", "onnx", "--opset", "3")
+    assert "invalid choice" in refused(tmp_path, "--to", "coreml")
+
+
+def test_missing_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("hubtools.exporting.extras.missing", lambda modules: ["onnxscript"])
+    message = refused(tmp_path, "--to", "onnx")
+    assert "onnxscript, which is not installed: pip install -r requirements-export.txt" in message
+
+
+@needs_onnx
+def test_folder_that_verify_refuses(tmp_path):
+    folder = small_folder(tmp_path, BYTES, "broken")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert "does not pass verify: files: weights: model.safetensors" in refused(folder, "--to", "onnx")
+    assert not (tmp_path / "broken-onnx").exists()
+
+
+@needs_onnx
+@pytest.mark.parametrize("to", ["onnx", "torch-export"])
+def test_model_that_cannot_be_exported(tmp_path, to):
+    toml = PIXELS.replace("[config]", "[config]\nframe_windows_size = 4\nuse_head = false\nout_hidden_size = 32")
+    folder = small_folder(tmp_path, toml, "tower")
+    assert "frame_windows_size = 4 cannot be exported" in refused(folder, "--to", to)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["tower"]
