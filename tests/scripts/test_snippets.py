@@ -31,7 +31,7 @@ from video_clips import moving_object, write_video
 
 pytestmark = pytest.mark.usefixtures("warm_python")
 COLD = Path(sys.executable)  # a Python that has not imported anything yet
-DOCUMENTS = ["README.md", "docs/embedding.md", "llavavit/README.md", "byteformer/README.md"]
+DOCUMENTS = ["README.md", "docs/embedding.md", "docs/video.md", "llavavit/README.md", "byteformer/README.md"]
 # One recipe for every template of a model card.
 CARDS = [
     "llava-vit-small",

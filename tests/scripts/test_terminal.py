@@ -45,7 +45,8 @@ def test_upload_then_verify_from_the_hub(tmp_path):
 def test_demo(tmp_path):
     shown = run_script("demo.py", "--output", tmp_path / "shown", cwd=tmp_path)
     assert shown.code == 0, shown.text[-3000:]
-    assert (tmp_path / "shown" / "trained.png").is_file() and (tmp_path / "shown" / "china_features.png").is_file()
+    for name in ("trained.png", "china_features.png", "video.png", "clip-h264.mp4", "clip-hevc.mp4"):
+        assert (tmp_path / "shown" / name).is_file(), name
 
 
 def test_matrix(tmp_path):
