@@ -471,7 +471,8 @@ def look_ups_pay(tokens: int, vocabulary: int) -> bool:
 
 def is_plain(module: nn.Module) -> bool:
     """Whether calling the module is its arithmetic and no more: no adapter, hook, quantisation or offloading."""
-    own_weight = type(module.weight) is nn.Parameter or torch.compiler.is_exporting()  # which puts stand-ins there
+    recording = getattr(torch.compiler, "is_exporting", is_tracing)()  # torch.export puts stand-ins in weights' places
+    own_weight = recording or type(module.weight) is nn.Parameter
     plain = type(module) in (nn.Conv1d, nn.Embedding) and own_weight
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return plain and not (any(hooks) or "forward" in vars(module))
@@ -652,7 +653,8 @@ class ByteFormerEmbeddings(nn.Module):
         if isinstance(rows.lengths, Even):
             placed = reduced.unflatten(0, (rows.lengths.rows, -1)) + positions[: rows.lengths.length]
             return self.dropout(F.pad(placed.flatten(0, 1), (0, 0, 0, 1)))
-        tokens = [row + positions[:length] for row, length in zip(reduced.split(rows.lengths), rows.lengths)]
+        tokens = [row + positions[: row.shape[0]] for row in reduced.split(rows.lengths)]
+        del reduced  # as large as the tokens, of which there would be three
         return self.dropout(torch.cat([*tokens, positions.new_zeros(1, positions.shape[1])]))
 
     def reduce(self, byte_ids: torch.Tensor, windows: torch.Tensor, kept: Optional[torch.Tensor]) -> torch.Tensor:

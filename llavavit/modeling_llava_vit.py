@@ -311,8 +311,9 @@ class Patches(NamedTuple):
     runs: Optional[Tuple[int, ...]] = None
 
 
-# Patches that a pack on a CPU goes through the model at a time, or its largest sample: enough for fast products. Of 16
-# images of 8 to 48 patches a side all at once take FIGURE times the memory of the largest alone, beside inputs and outputs.
+# Patches of a pack that go through the model at a time on a CPU, or its largest sample: enough for fast products. Of 16
+# images of 8 to 48 patches a side, all at once take five times the memory of the largest alone, beside inputs and outputs;
+# in turns they take less than once.
 PACK_SIZE = 2048
 
 
@@ -394,8 +395,8 @@ def rows_of_numbers(name: str, rows: Numbers, width: Optional[int] = None) -> li
     require(not (is_tensor and rows.is_meta), "{} must hold values, got a tensor on the meta device", name)
     found = rows.tolist() if is_tensor else rows
     fits = isinstance(found, (list, tuple)) and len(found) > 0
-    for row in (found if width else [found]) if fits else ():
-        fits = fits and isinstance(row, (list, tuple)) and len(row) == (width or len(found))
+    for row in found if fits and width else [found]:
+        fits = fits and isinstance(row, (list, tuple)) and len(row) == (width or len(row))
         fits = fits and all(isinstance(number, int) and not isinstance(number, bool) for number in row)
     form = f"(n, {width})" if width else "(n,)"
     require(fits, "{} must be integers of shape {}, got {}", name, form, rows)

@@ -22,6 +22,7 @@ from PIL import Image
 
 try:
     import av
+    from av.stream import Disposition  # from version 15 on
     from av.video.reformatter import VideoReformatter
 except ImportError:
     av = None
@@ -125,7 +126,7 @@ class FileClip:
     def __init__(self, file, name, fps=None):
         if av is None:
             raise ValueError(
-                f"{name}: reading a video file needs PyAV: pip install av; frames can be given as arrays without it"
+                f"{name}: reading a video file needs PyAV 15 or newer: pip install av; frames can be given as arrays without it"
             )
         self.file, self.name, self.fps = file, name, fps
         self.threads = AS_MANY_AS_CORES
@@ -316,7 +317,7 @@ def palette_size(flags):
 
 def is_cover(stream):
     """Whether a stream is the cover picture of a piece of music."""
-    return bool(int(stream.disposition) & int(type(stream.disposition).attached_pic))
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def reason_of(error):

@@ -4,8 +4,9 @@
 Source: the selection of OneVision-Encoder, arXiv 2602.08683.
 
 1. The codec is x264 on luma at the model's own resolution and crop, whatever codec the file came in: only then do the
-   same pictures give the same patches. Stream vectors would come free of charge, but only from H.264 and MPEG-4, on a
-   grid of other blocks, and from whichever frames the file's encoder chose to refer to.
+   same pictures give the same patches. Stream vectors would come nearly free of charge, but only from H.264 and MPEG-4,
+   and from whichever frames the file's encoder chose to refer to: of what a moving object changes before a panning
+   camera they find 46 to 73 %, where this finds 99 %.
 2. Each sampled frame is predicted from the source frame before it. The two are encoded as a key frame and a P-frame, so
    that a clip costs the same however long it is, and no sampled frame is itself a key frame, which would have no energy.
 3. FFmpeg hands out vectors but no residual. It is decoded frame minus prediction, and the prediction is made here from

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Shows both packages at work on real data: `make demo`.
 
-python scripts/demo.py [--output DIR] [--part photos|trained|neighbours]
+python scripts/demo.py [--output DIR] [--part photos|trained|video|neighbours]
 """
 
 from hubtools import isolation  # noqa: F401 (first: see there)
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hubtools.errors import ArgumentParser, run_script
 
-PARTS = ("photos", "trained", "neighbours")
+PARTS = ("photos", "trained", "video", "neighbours")
 
 
 def main(argv=None) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, Tuple
+from typing import Iterable, Iterator, List, Tuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -13,6 +13,15 @@ try:
     import av
 except ImportError:
     av = None
+
+
+ENCODERS = {  # name of the file -> encoder, pixel format, options
+    "h264.mp4": ("libx264", "yuv420p", {"crf": "20"}),
+    "hevc.mp4": ("libx265", "yuv420p", {"crf": "20", "x265-params": "log-level=0"}),
+    "vp9.webm": ("libvpx-vp9", "yuv420p", {"crf": "20", "b": "0"}),
+    "mpeg4.avi": ("mpeg4", "yuv420p", {"qscale": "2", "b": "4000000"}),
+    "gif.gif": ("gif", "rgb8", {}),
+}
 
 
 @dataclass
@@ -181,6 +190,11 @@ def write_video(
             file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         file.mux(stream.encode())
     return path
+
+
+def write_all(folder: Path, frames) -> List[Path]:
+    """The same frames in every container and codec of ENCODERS."""
+    return [write_video(folder / name, frames, *settings) for name, settings in ENCODERS.items()]
 
 
 def write_repeated(source: Path, times: int, path: Path) -> Path:

@@ -19,7 +19,7 @@ def ragged(seed: int):
 
 
 def test_rows_equal_their_single_runs():
-    for seed in range(200):
+    for seed in range(60):
         model, input_ids, lengths = ragged(seed)
         with torch.set_grad_enabled(seed % 4 == 0):
             batch = model(input_ids, output_hidden_states=True)

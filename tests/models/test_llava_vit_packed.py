@@ -2,6 +2,7 @@
 """Packs: images and videos of any sizes in one forward, each as if it were alone."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -190,7 +191,8 @@ def test_a_pack_without_gradients_is_computed_in_turns_and_comes_out_whole(monke
         shapes = ((1, 16, 32), (2, 16, 16), (4, 32, 16), (1, 16, 16), (1, 16, 16), (3, 16, 32))
         packed = model.pack([torch.randn(3, *shape) for shape in shapes])  # of 8, 8, 32, 4, 4 and 24 patches
         sizes, asked = [], dict(output_hidden_states=[0, -1], output_attentions=True)
-        hook = model.encoder.layers[0].mlp.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+        count = partial(lambda seen, module, args, out: seen.append(len(out)), sizes)
+        hook = model.encoder.layers[0].mlp.register_forward_hook(count)
         whole = model(**packed, **asked)
         monkeypatch.setattr(modeling, "PACK_SIZE", 16)
         with torch.no_grad():

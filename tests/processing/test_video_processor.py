@@ -194,7 +194,9 @@ def test_without_pyav_files_are_refused_and_frames_work(files, frames, monkeypat
 # --- damaged files: what decodes is used, with a warning --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["cut.mkv", "cut.webm", "cut.gif", "cut.avi", "corrupt.mp4", "corrupt.ts", "corrupt.gif"])
+@pytest.mark.parametrize(
+    "name", ["cut.mkv", "cut.webm", "cut.gif", "cut.avi", "corrupt.mp4", "corrupt.ts", "corrupt.gif"]
+)
 def test_damaged_files_are_used_as_far_as_they_go(name, tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)  # noise: pictures of equal size
     codec, pixel_format, options = ENCODERS[

@@ -1,13 +1,18 @@
 """benchmark.py as a user runs it: a bad call is told in one line, and a good one ends in one JSON document."""
 
 import json
+import os
+import sys
 
 import benchmark
 import pytest
 import torch
+from hubtools.benchmarks import CASES
 from hubtools.benchmarks.measure import count_flops
+from hubtools.benchmarks.models import load_reference, reference_file
 from hubtools.packages import ROOT
 from small import call
+from terminal import run_in_terminal
 
 pytestmark = pytest.mark.usefixtures("warm_python")
 
@@ -38,8 +43,8 @@ def test_a_reference_that_fails_is_told_in_one_line(tmp_path):
     assert result.code == 2 and result.err.count("\n") == 1 and "byteformer is not mine" in result.err, result.err
 
 
-def test_a_case_is_measured_and_written(tmp_path, monkeypatch):
-    """With a reference beside the user, that prints."""
+def test_a_case_is_measured_and_written(tmp_path):
+    """In a terminal, with a reference beside the user, that prints."""
     (tmp_path / "mine.py").write_text(f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
@@ -49,11 +54,11 @@ class Mine(Plain):
         print("mine")
         return super().forward(*args, **kwargs)
 """)
-    monkeypatch.chdir(tmp_path)
     arguments = ["--case", "tiff", "--repeats", "1", "--reference", "mine.py:Mine", "--json", tmp_path / "result.json"]
-    result = call(benchmark.main, *arguments)
-    assert result.code == 0, result.err
-    printed = json.loads(result.out.splitlines()[-1])
+    command = [sys.executable, ROOT / "scripts" / "benchmark.py", *arguments]
+    shown = run_in_terminal(command, tmp_path, {**os.environ, "OMP_NUM_THREADS": "1"})
+    assert shown.code == 0 and "Traceback" not in shown.text, shown.text[-3000:]
+    printed = json.loads(shown.text.splitlines()[-1])
     assert printed == json.loads((tmp_path / "result.json").read_text())
     measured = printed["results"][0]
     assert measured["largest_difference"] <= 1e-5 * measured["largest_magnitude"]
@@ -61,6 +66,11 @@ class Mine(Plain):
     assert measured["ratio_ceiling"] * measured["arithmetic_seconds"] == pytest.approx(
         measured["median_seconds"]["reference"]
     )
+
+
+def test_every_case_has_a_reference_unless_asked_otherwise():
+    for case in CASES.values():
+        assert callable(load_reference(reference_file(case.reference))), case.name
 
 
 class Attention(torch.nn.Module):

@@ -26,6 +26,12 @@ AUDIO = BYTEFORMER_TOML.replace("ImageClassification", "AudioClassification").pa
 MODELS = {  # template -> (recipe, what its output shows)
     "llavavit_features": (LLAVA_VIT_TOML, "image: (1, 16, 64), finite: True"),
     "llavavit_image": (LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification"), "LABEL_"),
+    "llavavit_native": (
+        LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace(
+            "[card]", '[processor]\nimage_processor_type = "LlavaViTImageProcessor"\nmax_num_patches = 50\n\n[card]'
+        ),
+        "640 x 320 pixels, 5 x 10 patches: LABEL_",
+    ),
     "llavavit_video": (
         LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForVideoClassification"),
         "all 96 patches: LABEL_",
@@ -71,7 +77,8 @@ def test_the_example_of_every_kind_of_model_runs_and_shows_what_it_is_for(tmp_pa
     } == {  # towers: test_tower.py
         f"{name.split()[0]}_example.py" for name in MODELS
     }
-    assert sum(len(package.models) for package in PACKAGES.values()) == len({name.split()[0] for name in MODELS})
+    kinds = sum(len(package.models) for package in PACKAGES.values()) + 1  # a classifier of images has two
+    assert kinds == len({name.split()[0] for name in MODELS})
     for name, (toml, _) in MODELS.items():
         build_folder(tmp_path / name, load_recipe(str(write_recipe(tmp_path, toml))), None)
         assert (tmp_path / name / "example_usage.py").read_bytes() == (

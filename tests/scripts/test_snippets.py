@@ -31,7 +31,7 @@ from video_clips import moving_object, write_video
 
 pytestmark = pytest.mark.usefixtures("warm_python")
 COLD = Path(sys.executable)  # a Python that has not imported anything yet
-DOCUMENTS = ["README.md", "docs/embedding.md", "llavavit/README.md", "byteformer/README.md"]
+DOCUMENTS = ["README.md", "docs/embedding.md", "docs/video.md", "llavavit/README.md", "byteformer/README.md"]
 # One recipe for every template of a model card.
 CARDS = [
     "llava-vit-small",
@@ -41,6 +41,7 @@ CARDS = [
     "byteformer-speech-commands-mp3-k4-w32",
 ]
 TRAINED = "llava-vit-small"  # the documents hold a checkpoint of it
+NATIVE = "native"  # a classifier of images at their own size
 TOWER = "tower"  # made from a language model's folder, without a recipe
 DEMOS = ["byteformer-digits", "llava-vit-moving-digits"]
 
@@ -78,6 +79,14 @@ def desk(tmp_path_factory):
     torch.save({"model": {f"module.{key}": value for key, value in training.items()}}, desk / f"{TRAINED}.pth")
     host(desk / "LLaVA-OneVision-2")
     build_folder(desk / "your-name" / TOWER, tower_recipe(), None)
+    build_folder(desk / "your-name" / NATIVE, native_recipe(), None)
+    for name in ("day", "night"):
+        for index in range(4):
+            picture, clip = desk / "pictures" / name / f"{index}.jpg", desk / "clips" / name / f"{index}.mp4"
+            for path in (picture, clip):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((60 + 20 * index, 50), 30).convert("RGB").save(picture)
+            write_video(clip, moving_object(index, frames=6, size=48).frames)
     save_embeddings(desk)
     return desk
 
@@ -110,6 +119,12 @@ def copy_repository(desk: Path) -> None:
 def tower_recipe():
     sizes = golden_config("tower_windows")
     return dataclasses.replace(load_recipe("onevision-encoder-large-lang"), name=TOWER, config=sizes)
+
+
+def native_recipe():
+    recipe = smaller("llava-vit-small")
+    settings = {"image_processor_type": "LlavaViTImageProcessor", "max_num_patches": 64}
+    return dataclasses.replace(recipe, name=NATIVE, architecture="LlavaViTForImageClassification", processor=settings)
 
 
 def write_sound(path: Path) -> None:
@@ -191,7 +206,7 @@ def test_the_readme_is_short_and_leads_to_files_that_are_there():
     assert linked and all((ROOT / target).exists() for target in linked)
 
 
-@pytest.mark.parametrize("name", [*CARDS, *DEMOS, TOWER])
+@pytest.mark.parametrize("name", [*CARDS, *DEMOS, TOWER, NATIVE])
 def test_python_of_the_model_cards(desk, name):
     card = (desk / "your-name" / name / "README.md").read_text(encoding="utf-8")
     assert check_python(desk, card) > 0

@@ -1,5 +1,5 @@
-"""The scripts in a terminal of 120 columns, where bars are drawn: those that the documents' shell blocks do not run
-there already (test_snippets.py)."""
+"""The scripts in a terminal of 120 columns, where bars are drawn: those that no test of the documents' shell blocks
+(test_snippets.py) or of the benchmark (test_benchmark.py) runs in one already."""
 
 import json
 import os
@@ -45,13 +45,8 @@ def test_upload_then_verify_from_the_hub(tmp_path):
 def test_demo(tmp_path):
     shown = run_script("demo.py", "--output", tmp_path / "shown", cwd=tmp_path)
     assert shown.code == 0, shown.text[-3000:]
-    assert (tmp_path / "shown" / "trained.png").is_file() and (tmp_path / "shown" / "china_features.png").is_file()
-
-
-def test_benchmark(tmp_path):
-    shown = run_script("benchmark.py", "--case", "tiff", "--repeats", "1", cwd=tmp_path)
-    assert shown.code == 0, shown.text[-3000:]
-    assert json.loads(shown.text.splitlines()[-1])["results"][0]["case"] == "tiff"
+    for name in ("trained.png", "china_features.png", "video.png", "clip-h264.mp4", "clip-hevc.mp4"):
+        assert (tmp_path / "shown" / name).is_file(), name
 
 
 def test_matrix(tmp_path):

@@ -162,6 +162,48 @@ def test_verify_names_what_harms(folder, name, change, said):
         files.check_config(folder, files.read_config(folder), PACKAGE, read_tensors(folder))
 
 
+NATIVE = LLAVA_VIT_TOML.replace("LlavaViTModel", "LlavaViTForImageClassification").replace(
+    "[card]", '[processor]\nimage_processor_type = "LlavaViTImageProcessor"\nmax_num_patches = 9\n\n[card]'
+)
+
+
+def test_native_resolution_is_carried_over_and_its_files_agree(tmp_path):
+    build_folder(tmp_path / "model", load_recipe(str(write_recipe(tmp_path, NATIVE))), None)
+    build_folder(tmp_path / "again", recipe_from_folder(tmp_path / "model"), tmp_path / "model")
+    for name in ("preprocessor_config.json", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+    stated = json.loads((tmp_path / "again" / "preprocessor_config.json").read_text())
+    assert (stated["max_num_patches"], stated["patch_size"], stated["merge_size"]) == (9, 8, 1)
+    tensors = read_tensors(tmp_path / "model")
+    files.check_config(tmp_path / "model", files.read_config(tmp_path / "model"), PACKAGE, tensors)
+    for name, change in (
+        ("config.json", lambda content: content["auto_map"].pop("AutoImageProcessor")),
+        ("preprocessor_config.json", lambda content: content.update(image_processor_type="CLIPImageProcessor")),
+        ("preprocessor_config.json", lambda content: content["auto_map"].pop("AutoImageProcessor")),
+    ):
+        broken = shutil.copytree(tmp_path / "model", tmp_path / "broken")
+        edit(broken / name, change)
+        with pytest.raises(CheckFailed, match="AutoImageProcessor"):
+            files.check_config(broken, files.read_config(broken), PACKAGE, tensors)
+        shutil.rmtree(broken)
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("LlavaViTImageProcessor", "SiglipImageProcessor", "image_processor_type is 'SiglipImageProcessor'"),
+        ("LlavaViTForImageClassification", "LlavaViTModel", "of LlavaViTModel; accepted: LlavaViTImageProcessor of a"),
+        ("max_num_patches = 9", "max_num_patches = 0", "max_num_patches must be an integer from 1"),
+        ("max_num_patches = 9", "size = 224", "unknown size; known: patch_size, max_num_patches"),
+        ("max_num_patches = 9", "patch_size = 16", "patch_size is 16, the model's is 8"),
+        ("max_num_patches = 9", "image_std = [0.5, 0.5, 0.0]", "image_std must be three numbers"),
+    ],
+)
+def test_native_settings_of_a_recipe_that_cannot_be(tmp_path, old, new, said):
+    with pytest.raises(UserError, match=said):
+        build_folder(tmp_path / "model", load_recipe(str(write_recipe(tmp_path, NATIVE.replace(old, new)))), None)
+
+
 def test_verify_names_what_is_missing(folder):
     assert "byte for byte" in files.check_code(folder, files.read_config(folder), PACKAGE)
     (folder / "video_reading_llava_vit.py").unlink()

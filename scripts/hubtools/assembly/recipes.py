@@ -133,10 +133,6 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
     if not isinstance(recipe.checkpoint, (str, type(None))):
         raise UserError(f"{where}: checkpoint must be text, got {shown(recipe.checkpoint)}")
     check_keys(f"{where} [config]", recipe.config, config_keys(recipe.package))
-    check_keys(f"{where} [processor]", recipe.processor, processor_keys(recipe))
-    check_keys(f"{where} [video_processor]", recipe.video_processor, schema.video_schema(recipe.package)["properties"])
-    check_keys(f"{where} [card]", recipe.card, schema.CARD["properties"])
-    check_values(recipe, where)
     named = recipe.package.processors_if_named and recipe.processor.get("image_processor_type")
     if named and (recipe.processor_auto_class is None or recipe.auto_class == "AutoModel"):
         known = " and ".join(name for _, name in recipe.package.processors.values())
@@ -144,6 +140,10 @@ def recipe_from(name: str, content: Mapping[str, Any]) -> Recipe:
             f"{where} [processor]: image_processor_type is {shown(named)} of {recipe.architecture}; accepted: {known} of a "
             "classifier; without it pictures go through transformers' CLIPImageProcessor"
         )
+    check_keys(f"{where} [processor]", recipe.processor, processor_keys(recipe))
+    check_keys(f"{where} [video_processor]", recipe.video_processor, schema.video_schema(recipe.package)["properties"])
+    check_keys(f"{where} [card]", recipe.card, schema.CARD["properties"])
+    check_values(recipe, where)
     return recipe
 
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import torch
+import transformers
 
 from ..errors import UserError
 from ..facts import Graph, Package
 from ..packages import package_of_type
-from ..staging import staged
+from ..staging import check_output, staged
 from ..verification import Check, failures, verify_folder
 from ..verification.exported import ONNX_FOLDER, PROGRAM
-from ..verification.files import IGNORED_FOLDERS, read_config
+from ..verification.files import EXAMPLE_NAME, IGNORED_FOLDERS, code_files, read_config, walk
 from . import card
 from .onnx_files import OPSET, quantize, write_onnx
 from .programs import write_program
@@ -45,12 +46,8 @@ def export_folder(
     Raises:
         UserError: the folder does not pass verify, the model cannot be exported, or the output may not be made.
     """
-    checks = verify_folder(folder)
-    if failures(checks):
-        first = failures(checks)[0]
-        raise VerificationFailed(f"{folder} does not pass verify: {first.name}: {first.summary}; {output} was not made")
-    model, package = load(folder)
-    graphs = package.graphs(model.config, type(model).__name__)
+    check_output(output, overwrite, [folder])  # before the minutes that all else takes
+    model, package, graphs = ready(folder)
     with staged(output, overwrite, [folder]) as copy:
         ignored = shutil.ignore_patterns(*IGNORED_FOLDERS, "__pycache__", ONNX_FOLDER, PROGRAM.split("/")[0])
         shutil.copytree(folder, copy, ignore=ignored)
@@ -63,12 +60,32 @@ def export_folder(
         return {file.relative_to(copy).as_posix(): file.stat().st_size for file in files}
 
 
-def load(folder: Path) -> "tuple[torch.nn.Module, Package]":
-    """The folder's model, in float32, by this repository's code: verify has found the folder's the same."""
-    config = read_config(folder)
-    package = package_of_type(config["model_type"])
-    model = getattr(package.load(), config["architectures"][0]).from_pretrained(folder)
-    return model.float().eval(), package
+def ready(folder: Path) -> "tuple[torch.nn.Module, Package, tuple[Graph, ...]]":
+    """The folder's model, in float32, and its graphs, by this repository's code: verify finds the folder's the same."""
+    checks = failures(verify_folder(folder))
+    if checks:
+        raise VerificationFailed(
+            f"{folder} does not pass verify: {checks[0].name}: {checks[0].summary}; nothing was made"
+        )
+    stated = read_config(folder)
+    package, architecture = package_of_type(stated["model_type"]), stated["architectures"][0]
+    refuse_links(folder, package)
+    own = package.load()
+    graphs = package.graphs(getattr(own, package.config_class).from_pretrained(folder), architecture)
+    transformers.utils.logging.disable_progress_bar()  # of a model that loads in seconds
+    return getattr(own, architecture).from_pretrained(folder).float().eval(), package, graphs
+
+
+def refuse_links(folder: Path, package: Package) -> None:
+    """Raises UserError for a link out of the folder, but to code that verify has read: the copy would hold what it leads to."""
+    inside, code = folder.resolve(), {*code_files(package), EXAMPLE_NAME}
+    for path in walk(folder):
+        if (
+            path.is_symlink()
+            and inside not in path.resolve().parents
+            and path.relative_to(folder).as_posix() not in code
+        ):
+            raise UserError(f"{path} is a link out of the folder; accepted: the file itself")
 
 
 def write(
