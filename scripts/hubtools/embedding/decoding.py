@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-import warnings
 from collections import deque
 from typing import Deque, Iterable, Iterator, List, Tuple, Union
 
@@ -84,17 +83,15 @@ def decode(windows: Iterable[Window], read: Careful, workers: int) -> Iterator[D
 
 def _loader(read: Careful, windows: Iterable[Window], workers: int) -> DataLoader:
     longest = read.seconds * 8 + PATIENCE  # of a window of videos
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This DataLoader will create")  # how many is the user's choice
-        return DataLoader(
-            _Reading(read),
-            sampler=windows,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_in_worker,
-            timeout=longest,
-        )
+    return DataLoader(
+        _Reading(read),
+        sampler=windows,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_in_worker,
+        timeout=longest,
+    )
 
 
 def _alone(source, read: Careful) -> Union[Item, Failure]:

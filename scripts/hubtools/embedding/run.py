@@ -1,5 +1,6 @@
 """One run over an output folder: what has come, what is left, and the shards as they are finished."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -103,9 +104,10 @@ def embed(job: Job) -> Outcome:
 
 
 def quieten() -> None:
-    """transformers' remarks on how processors were chosen are for programmers."""
+    """Remarks on how processors were chosen, and how many workers are many, are for programmers."""
     from transformers.utils import logging
 
+    warnings.filterwarnings("ignore", "This DataLoader will create")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
