@@ -166,7 +166,7 @@ def test_the_copy_is_the_folder_and_verify_checks_the_graphs(bytes_folder, tmp_p
         assert (bytes_folder / name).read_bytes() == (source / name).read_bytes(), name
     assert not (source / "onnx").exists()
     picture = tmp_path / "picture.png"
-    Image.effect_noise((30, 30), 80).save(picture)
+    Image.effect_noise((6, 6), 80).save(picture)
     result = call(verify.main, bytes_folder, "--files", picture, "--json", tmp_path / "result.json")
     assert result.code == 0, result.out
     checks = {check["name"]: check for check in json.loads((tmp_path / "result.json").read_text())["checks"]}
