@@ -78,9 +78,7 @@ def verify_target(arguments, progress: "Callable[[Check], None]") -> "List[Check
     from hubtools.hub.secrets import take_token
 
     folder = fetch_verified(arguments.target, revision=arguments.revision, token=take_token())
-    return verify_folder(
-        folder, checkpoint, reference, progress, arguments.run_foreign_code, given(arguments.files)
-    )
+    return verify_folder(folder, checkpoint, reference, progress, arguments.run_foreign_code, given(arguments.files))
 
 
 def given(files: Sequence[Path]) -> Sequence[Path]:

@@ -72,6 +72,8 @@ def ready(folder: Path) -> "tuple[torch.nn.Module, Package, tuple[Graph, ...]]":
     refuse_links(folder, package)
     own = package.load()
     graphs = package.graphs(getattr(own, package.config_class).from_pretrained(folder), architecture)
+    if not graphs:
+        raise UserError(f"{architecture} cannot be exported: nothing says of which sizes its inputs may be")
     transformers.utils.logging.disable_progress_bar()  # of a model that loads in seconds
     return getattr(own, architecture).from_pretrained(folder).float().eval(), package, graphs
 
