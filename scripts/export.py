@@ -26,7 +26,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--to", choices=NEEDED, required=True, help="what to write")
     parser.add_argument("--quantize", choices=["int8"], help="with --to onnx: also a graph with weights of 8 bits")
     parser.add_argument("--output", type=Path, help="the copy to make (default FOLDER-onnx, FOLDER-torch-export)")
-    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (default 20)")
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="version of ONNX's operators (default: the model's best)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing Hub folder, never anything else")
     return parser
 

@@ -169,6 +169,7 @@ class Graph:
         inputs: name -> sizes, each a number, or the name of one that varies.
         outputs: the same.
         steps: of a size that varies, the number of which it is a multiple, where that is not 1.
+        opset: the version of ONNX's operators that runs it best.
         make_inputs: (sizes that vary, generator) -> tensors by name.
         trials: sizes to export with (the first, in which no size is 1) and to compare with.
     """
@@ -179,6 +180,7 @@ class Graph:
     make_inputs: Callable[[Mapping[str, int], Any], Dict[str, Any]]
     trials: Tuple[Mapping[str, int], ...]
     steps: Mapping[str, int] = field(default_factory=dict)
+    opset: int = 20
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..verification import Check, failures, verify_folder
 from ..verification.exported import ONNX_FOLDER, PROGRAM
 from ..verification.files import EXAMPLE_NAME, IGNORED_FOLDERS, code_files, read_config, walk
 from . import card
-from .onnx_files import OPSET, quantize, write_onnx
+from .onnx_files import quantize, write_onnx
 from .programs import write_program
 
 
@@ -72,6 +72,8 @@ def ready(folder: Path) -> "tuple[torch.nn.Module, Package, tuple[Graph, ...]]":
     refuse_links(folder, package)
     own = package.load()
     graphs = package.graphs(getattr(own, package.config_class).from_pretrained(folder), architecture)
+    if not graphs:
+        raise UserError(f"{architecture} cannot be exported: nothing says of which sizes its inputs may be")
     transformers.utils.logging.disable_progress_bar()  # of a model that loads in seconds
     return getattr(own, architecture).from_pretrained(folder).float().eval(), package, graphs
 
@@ -99,7 +101,7 @@ def write(
         return [file]
     room = copy / ONNX_FOLDER
     room.mkdir()
-    files = [write_onnx(model, graph, room, wanted.opset or OPSET) for graph in graphs]
+    files = [write_onnx(model, graph, room, wanted.opset) for graph in graphs]
     if wanted.quantized:
         files += [quantize(file) for file in list(files)]
     card.add_onnx_section(copy, package, model.config, files)

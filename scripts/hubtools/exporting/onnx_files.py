@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Optional
 
 import torch
 
@@ -13,24 +13,23 @@ from ..errors import UserError
 from ..facts import Graph
 from .programs import export_program
 
-OPSET = 20
 QUANTIZED = "_quantized"  # what the Hub's models add to the name
 LARGEST = 2**31 - 2**20  # bytes of a protobuf; beyond it weights go to a file beside the graph
 
 
-def write_onnx(model: torch.nn.Module, graph: Graph, folder: Path, opset: int = OPSET) -> Path:
+def write_onnx(model: torch.nn.Module, graph: Graph, folder: Path, opset: Optional[int] = None) -> Path:
     """Writes `folder/NAME.onnx`, and `NAME.onnx_data` beside it where the weights do not fit into one protobuf.
 
     Args:
         model: in eval mode and float32.
         graph: which function of it.
         folder: exists.
-        opset: version of ONNX's operators.
+        opset: version of ONNX's operators; None for the graph's own.
     """
     import onnx
 
     with quiet():
-        proto = converted(export_program(model, graph), graph, opset)
+        proto = converted(export_program(model, graph), graph, opset or graph.opset)
     tidy(proto, graph)
     file = folder / f"{graph.name}.onnx"
     save(onnx, proto, file)

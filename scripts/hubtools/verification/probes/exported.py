@@ -18,14 +18,14 @@ Tensors = Dict[str, torch.Tensor]
 Run = Callable[[Mapping[str, torch.Tensor]], Tensors]
 
 
-def check_exported(path: str, model: torch.nn.Module, graphs: Sequence[Any], given: Sequence[Tensors]) -> str:
+def check_exported(path: str, model: torch.nn.Module, graphs: Sequence[Any], given: Mapping[str, Tensors]) -> str:
     """Runs a file on all of its graph's trials, and on given inputs.
 
     Args:
         path: of the file; its name says which graph it is, and whether it is of 8 bits.
         model: in float32 and eval mode.
         graphs: what the model is exported as.
-        given: inputs of the model, one file each.
+        given: file -> inputs of the model.
     """
     stem = os.path.basename(path).rsplit(".", 1)[0]  # a program's is that of the first graph
     quantized = stem.endswith("_quantized")
@@ -44,15 +44,19 @@ def check_exported(path: str, model: torch.nn.Module, graphs: Sequence[Any], giv
     return f"equals the model within {worst:.1e} on {len(graph.trials)} sizes{agreement(run, model, graph, given, quantized)}"
 
 
-def agreement(run: Run, model: torch.nn.Module, graph: Any, given: Sequence[Tensors], quantized: bool) -> str:
+def agreement(run: Run, model: torch.nn.Module, graph: Any, given: Mapping[str, Tensors], quantized: bool) -> str:
     """On how many of the given files the label is the model's own."""
-    usable = [inputs for inputs in given if set(inputs) >= set(graph.inputs)]
+    usable = {file: inputs for file, inputs in given.items() if set(inputs) >= set(graph.inputs)}
     if "logits" not in graph.outputs or not usable:
         return ""
     same = 0
-    for inputs in usable:
+    for file, inputs in usable.items():
         inputs = {name: inputs[name] for name in graph.inputs}
-        same += int(run(inputs)["logits"].argmax()) == int(outputs_of(model, graph, inputs)["logits"].argmax())
+        try:
+            own = outputs_of(model, graph, inputs)
+        except ValueError as refusal:
+            raise CheckFailed(f"the model cannot take {file}: {refusal}") from refusal
+        same += int(run(inputs)["logits"].argmax()) == int(own["logits"].argmax())
     found = f"the model's own label on {same} of {len(usable)} given files"
     if same < LEAST_AGREEMENT[quantized] * len(usable):
         raise CheckFailed(f"{found}; allowed: {LEAST_AGREEMENT[quantized]:.0%} of them and more")

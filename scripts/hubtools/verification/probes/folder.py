@@ -264,7 +264,7 @@ class Probe:
         """An exported file gives what the model gives."""
         self.need_model()
         graphs = self.facts.graphs(self.model.config, type(self.model).__name__)
-        given = [read_inputs(self, file) for file in self.job["given_files"]]
+        given = {file: read_inputs(self, file) for file in self.job["given_files"]}
         return check_exported(os.path.join(self.folder, name), self.model.float(), graphs, given)
 
     # -- example
