@@ -185,7 +185,7 @@ def test_what_a_model_cannot_take_is_refused(tmp_path):
     with pytest.raises(UserError, match="clips, which byteformer cannot take"):
         build_data("moving-digits", byteformer, byteformer.build_config(), None, 0)
     folder = make_classes(tmp_path / "data", {"a": 4, "b": 4}, write_bytes)
-    with pytest.raises(UserError, match="8 of 8 files are not pictures"):
+    with pytest.raises(UserError, match="8 of 8 files are neither pictures nor videos"):
         build_data(str(folder), llava_vit, llava_vit.build_config(), None, 0)
     with pytest.raises(UserError, match="not a folder; accepted: digits, moving-digits"):
         build_data("numbers", llava_vit, llava_vit.build_config(), None, 0)
