@@ -109,11 +109,11 @@ def test_wrong_weights_and_a_model_that_raises(tmp_path):
 
     edit_weights(folder, spoil)
     modeling = folder / "modeling_llava_vit.py"
-    line = "        pixel_values = check_pixel_values(pixel_values, self.config.num_channels, self.config.patch_size)\n"
+    line = "    pixel_values = check_pixel_values(config, pixel_values)\n"
     assert line in modeling.read_text()
     modeling.write_text(
         modeling.read_text().replace(
-            line, '        if pixel_values.dim() == 5:\n            raise ValueError("no video today")\n' + line
+            line, '    if pixel_values.dim() == 5:\n        raise ValueError("no video today")\n' + line
         )
     )
     checks = {check.name: check for check in verify_folder(folder, run_foreign_code=True)}

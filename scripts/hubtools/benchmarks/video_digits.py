@@ -90,7 +90,7 @@ def trained(train: Clips, chosen: Chosen, steps: int) -> torch.nn.Module:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=WARMUP)
     order = random.Random(4)
     for _ in range(steps):
-        indices = order.sample(range(len(clips)), BATCH)
+        indices = order.sample(range(len(clips)), min(BATCH, len(clips)))
         loss = model(**batch_of(clips, chosen, indices), labels=labels[indices]).loss
         optimizer.zero_grad()
         loss.backward()
