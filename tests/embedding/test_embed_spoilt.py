@@ -3,8 +3,10 @@
 import os
 import signal
 import struct
+import time
 import zlib
 
+import psutil
 import pytest
 from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
 from hubtools.embedding.decoding import decode
@@ -111,6 +113,29 @@ def test_an_input_that_ends_its_process_costs_itself_alone():
     assert [value for value in values if not isinstance(value, Failure)] == [
         n for n in range(300) if n not in (3, 40, 41)
     ]
+
+
+class Harmless(Deadly):
+    def __call__(self, source):
+        return int(source.path)
+
+
+def test_a_process_that_ends_while_the_model_computes_is_no_error_of_the_model():
+    planned = [Planned(number, Source(str(number).encode()), 0) for number in range(135)]
+    before, handler = set(psutil.Process().children()), signal.getsignal(signal.SIGCHLD)
+    windows = decode(windows_of(0, planned), Harmless(), workers=1)
+    _, values = next(windows)
+    workers = set(psutil.Process().children()) - before
+    assert workers
+    for worker in workers:
+        worker.kill()
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        time.sleep(0.01)
+    signal.raise_signal(signal.SIGCHLD)
+    for _, more in windows:
+        values = values + more
+    assert values == list(range(135))
+    assert signal.getsignal(signal.SIGCHLD) == handler or handler == signal.SIG_DFL
 
 
 def test_an_input_that_takes_too_long_is_given_up(tmp_path):
