@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
+from hubtools.embedding import run
 from PIL import Image
 
 
@@ -116,6 +117,36 @@ def test_a_container_that_has_changed_is_done_again(collection, tmp_path):
     first, second = rows_of(tmp_path / "out")
     assert first["vector"] == pytest.approx(expected[paths[2].name]["vector"], abs=1e-5)
     assert second["vector"] == pytest.approx(expected[paths[1].name]["vector"], abs=1e-5)
+
+
+def write_parquet(path, files):
+    pq.write_table(pa.table({"image": [{"bytes": data, "path": name} for name, data in files]}), path)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_tar, write_parquet])
+def test_a_container_that_changes_after_it_was_listed_gives_no_vector_of_another(
+    collection, tmp_path, monkeypatch, write
+):
+    paths, expected = collection
+    files = [(path.name, path.read_bytes()) for path in paths[:3]]
+    shard = write(tmp_path / f"0.{'tar' if write is write_tar else 'parquet'}", files)
+
+    finish = run.finish
+
+    def change_and_finish(*arguments):
+        write(shard, files[::-1])
+        os.utime(shard, (1, 1))
+        return finish(*arguments)
+
+    with monkeypatch.context() as during:
+        during.setattr(run, "finish", change_and_finish)
+        assert embedded(MOTION, shard, "--output", tmp_path / "out").code == 3
+    assert rows_of(tmp_path / "out") == []
+    assert ["has changed since it was listed" in why for why in failed_of(tmp_path / "out").values()] == [True] * 3
+    assert embedded(MOTION, shard, "--output", tmp_path / "out").code == 0
+    for row in rows_of(tmp_path / "out"):
+        assert row["vector"] == pytest.approx(expected[row["path"]]["vector"], abs=1e-5)
 
 
 def test_names_of_any_kind(collection, tmp_path):
