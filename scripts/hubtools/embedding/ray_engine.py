@@ -21,16 +21,24 @@ from .windows import Window
 SPAN = 2000  # windows of one execution, some 250,000 pictures: what Ray is told of at once
 
 
-def decode_window(row: Dict[str, Any], read: Careful) -> Dict[str, Any]:
-    """Stage one: a window's inputs become what the model takes, in a process that may end without harm."""
+def decode_window(row: Dict[str, Any], read: Careful, folder: str) -> Dict[str, Any]:
+    """Stage one: a window's inputs become what the model takes, in a process that may end without harm.
+
+    Args:
+        row: with the window, pickled, and its number.
+        read: reads one input.
+        folder: from which relative paths start; a running cluster's processes have another of their own.
+    """
+    os.chdir(folder)
     ((_, items),) = decode([pickle.loads(row["window"])], read, workers=1)
     return {"number": row["number"], "items": pickle.dumps(items, protocol=5)}
 
 
 class ComputeWindow:
-    """Stage two: an actor with the model."""
+    """Stage two: an actor with the model; its path may be relative to `folder`."""
 
-    def __init__(self, job: Any, device: str):
+    def __init__(self, job: Any, device: str, folder: str):
+        os.chdir(folder)
         self.embedder = Embedder(job.model, job.settings, device, job.threads)
 
     def __call__(self, row: Dict[str, Any]) -> Dict[str, Any]:
@@ -71,10 +79,10 @@ def _compute_span(ray: Any, span: list, read: Careful, job: Any) -> Iterator[tup
     rows = [{"number": number, "window": pickle.dumps(window)} for number, window in enumerate(span)]
     # A block for each window: a block is what Ray hands on, and holds at once.
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    data = data.map(decode_window, fn_kwargs={"read": read}, num_cpus=1)
+    data = data.map(decode_window, fn_kwargs={"read": read, "folder": os.getcwd()}, num_cpus=1)
     device, count, resources = _models(ray, job.device)
     pool = ray.data.ActorPoolStrategy(size=min(count, len(span)))
-    data = data.map(ComputeWindow, fn_constructor_args=[job, device], compute=pool, **resources)
+    data = data.map(ComputeWindow, fn_constructor_args=[job, device, os.getcwd()], compute=pool, **resources)
     for number, row in enumerate(data.iter_rows()):
         if row["number"] != number:
             raise RuntimeError(f"Ray gave window {row['number']} in place of {number}")
