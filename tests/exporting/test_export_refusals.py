@@ -19,6 +19,16 @@ def test_arguments(tmp_path):
     assert "invalid choice" in refused(tmp_path, "--to", "coreml")
 
 
+@needs_onnx
+def test_output_inside_the_folder(tmp_path):
+    folder = small_folder(tmp_path, BYTES, "whole")
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(folder.rglob("*"))
+    for output in (folder / "copy", tmp_path / "link" / "onnx" / "copy"):
+        assert f"lies in {folder}" in refused(folder, "--to", "onnx", "--output", output)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_missing_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("hubtools.exporting.extras.missing", lambda modules: ["onnxscript"])
     message = refused(tmp_path, "--to", "onnx")
