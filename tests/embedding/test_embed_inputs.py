@@ -119,6 +119,43 @@ def test_a_container_that_has_changed_is_done_again(collection, tmp_path):
     assert second["vector"] == pytest.approx(expected[paths[1].name]["vector"], abs=1e-5)
 
 
+def test_failures_in_a_container_that_is_gone_or_has_changed(collection, tmp_path):
+    paths, _ = collection
+    files = [("a.png", paths[0].read_bytes()), ("b.png", b"spoilt")]
+    changed, gone = write_tar(tmp_path / "0.tar", files), write_tar(tmp_path / "1.tar", files)
+    output = tmp_path / "out"
+    assert embedded(MOTION, changed, gone, paths[2], "--output", output).code == 3
+    assert [name for name in failed_of(output)] == ["b.png"]  # of both
+    write_tar(changed, [files[0], ("b.png", paths[1].read_bytes())])
+    os.utime(changed, (1, 1))
+    gone.unlink()
+    result = embedded(MOTION, paths[2], "--output", output, "--retry-failed")
+    assert result.code == 0 and failed_of(output) == {}, result
+    assert embedded(MOTION, changed, "--output", output).code == 0
+    assert [row["shard"] for row in rows_of(output)] == [str(changed)] * 2 + [str(gone), None]
+
+
+def test_what_failed_in_a_shard_that_is_not_up_to_date_is_tried_again(tmp_path, monkeypatch):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    first, second, third = save_pictures(folder, 3)
+    data = third.read_bytes()
+    third.write_bytes(b"spoilt")
+    assert embedded(MOTION, folder, "--output", output).code == 3
+    modified = third.stat().st_mtime_ns
+    first.write_bytes(second.read_bytes())
+    with monkeypatch.context() as during:
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        during.setattr(run, "finish", interrupt)
+        assert embedded(MOTION, folder, "--output", output).code == 130
+    third.write_bytes(data[: len(b"spoilt")])
+    os.utime(third, ns=(modified, modified))
+    result = embedded(MOTION, folder, "--output", output, "--retry-failed")
+    assert result.code == 3 and "2 done in this run" in result.out, result
+
+
 def write_parquet(path, files):
     pq.write_table(pa.table({"image": [{"bytes": data, "path": name} for name, data in files]}), path)
     return path
