@@ -102,6 +102,8 @@ def test_parquet_with_a_column_of_bytes_as_the_hub_has_it(collection, tmp_path):
     refused = embedded(MOTION, tmp_path / "plain.parquet", "--output", tmp_path / "plain")
     assert refused.code == 2 and "2 columns of bytes, data, other" in refused.err
     assert embedded(MOTION, tmp_path / "plain.parquet", "--output", tmp_path / "plain", "--column", "data").code == 0
+    other = embedded(MOTION, tmp_path / "plain.parquet", "--output", tmp_path / "plain", "--column", "other")
+    assert other.code == 2 and "--column 'data', not 'other'" in other.err
     for row, path in zip(rows_of(tmp_path / "plain"), paths):
         assert row["vector"] == pytest.approx(expected[path.name]["vector"], abs=1e-5)
 

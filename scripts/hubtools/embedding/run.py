@@ -84,7 +84,7 @@ def embed(job: Job) -> Outcome:
     reader = build_reader(job.model, recipe, config, job.settings)
     listing = Listing(job.inputs, reader.suffixes, job.column, leave_out=job.output)
     check_folder(job.output)
-    identity = {"model": describe(job.model, recipe), "options": asdict(job.settings)}
+    identity = {"model": describe(job.model, recipe), "options": {**asdict(job.settings), "column": job.column}}
     with system_errors_told(f"could not write {job.output}", KEPT):
         job.output.mkdir(parents=True, exist_ok=True)
         with only_one(job.output):
