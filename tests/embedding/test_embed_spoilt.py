@@ -51,9 +51,11 @@ def spoil(folder):
     os.mkfifo(spoilt / "pipe.png")
     os.mkfifo(spoilt / "pipe.mp4")
     (spoilt / "nowhere.png").symlink_to(folder / "gone.png")
+    (spoilt / "circle.png").symlink_to("circle.png")
     Image.new("I;16", (30, 30)).save(spoilt / "wide.png")
     reasons = {name: word for name, (_, word) in contents.items()}
-    return {**reasons, "pipe.png": "a pipe", "pipe.mp4": "a pipe", "nowhere.png": "no such file", "wide.png": "8 bits"}
+    reasons.update({"pipe.png": "a pipe", "pipe.mp4": "a pipe", "nowhere.png": "no such file", "wide.png": "8 bits"})
+    return {**reasons, "circle.png": "symbolic links"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])

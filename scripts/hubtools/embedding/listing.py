@@ -78,7 +78,7 @@ class Listing:
             if entry.is_dir(follow_symlinks=False):
                 if os.path.realpath(entry.path) != os.fsencode(self.leave_out or ""):
                     yield from self._folder(entry.path)
-            elif entry.is_dir():
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # False where a link leads in a circle
                 self.skipped["links to folders"] += 1
             elif self.wants(entry.name):
                 yield source_of_file(entry.path)
