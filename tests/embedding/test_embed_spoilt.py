@@ -7,6 +7,8 @@ import time
 import zlib
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
 from hubtools.embedding.decoding import decode
@@ -73,6 +75,24 @@ def test_spoilt_files_among_good_ones(tmp_path, workers):
     for name, word in reasons.items():
         assert word in failed[name] and failed[name] and "\n" not in failed[name], (name, failed[name])
     assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_damaged_parquet_files_are_failed(tmp_path):
+    good = save_pictures(tmp_path / "photos", 3)
+    names = pa.array([b"a.png", b"\xff.png", b"c.png"]).cast(pa.binary())
+    structs = pa.StructArray.from_arrays([pa.array([path.read_bytes() for path in good]), names.view(pa.string())], ["bytes", "path"])
+    pq.write_table(pa.table({"image": structs}), tmp_path / "names.parquet")
+    pq.write_table(pa.table({"path": [f"{path}" for path in good] * 1000}), tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    (tmp_path / "noise.parquet").write_bytes(whole[:4] + bytes(60) + whole[64:])
+    (tmp_path / "cut.parquet").write_bytes(whole[:-100])
+    damaged = [tmp_path / f"{name}.parquet" for name in ("names", "noise", "cut")]
+    result = embedded(MOTION, *damaged, *good, "--output", tmp_path / "out")
+    assert result.code == 3, result
+    failed = failed_of(tmp_path / "out")
+    assert sorted(failed) == sorted(map(str, damaged)), failed
+    assert all("is no Parquet file that can be read: " in reason for reason in failed.values())
+    assert {row["path"] for row in rows_of(tmp_path / "out")} == set(map(str, good))
 
 
 def test_a_damaged_video_is_failed_or_kept(tmp_path):

@@ -10,7 +10,7 @@ from typing import Callable, Iterator, List, Optional, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, plain, some
+from ..errors import UserError, plain, some, system_errors_told
 from ..foreign.files import open_regular
 from .sources import Source, suffix_of
 from .tars import list_tar
@@ -50,10 +50,11 @@ class Listing:
     def __iter__(self) -> Iterator[Source]:
         for argument in self.arguments:
             name = os.fsencode(os.path.normpath(argument))
-            if os.path.isdir(name):
-                yield from self._folder(name)
-            else:
-                yield from self._readers().get(suffix_of(name), self._one)(name)
+            with system_errors_told(f"could not read {argument}"):
+                if os.path.isdir(name):
+                    yield from self._folder(name)
+                else:
+                    yield from self._readers().get(suffix_of(name), self._one)(name)
 
     def _readers(self) -> "dict[str, Callable[[bytes], Iterator[Source]]]":
         return {".txt": self._text, ".csv": self._table, ".parquet": self._parquet, ".tar": self._tar}
@@ -136,7 +137,7 @@ class Listing:
                     place = {"container": name, "key": str(number), "size": status.st_size}
                     place.update(mtime=status.st_mtime_ns, column=column)
                     yield Source(next(names), **place)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a path that is no UTF-8
             yield Source(name, problem=f"is no Parquet file that can be read: {plain(error, 200)}")
 
     def _paths_in(self, where: str, file: pq.ParquetFile) -> Iterator[Source]:

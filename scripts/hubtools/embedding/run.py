@@ -178,7 +178,8 @@ def engine_of(job: Job, read: Careful) -> Engine:
         import torch
 
         device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        embedder = Embedder(job.model, job.settings, device, job.threads)
+        with system_errors_told(f"could not load {job.model}"):
+            embedder = Embedder(job.model, job.settings, device, job.threads)
         for window, items in decode(windows, read, job.workers):
             yield window, embedder(items)
 
