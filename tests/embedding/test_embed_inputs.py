@@ -121,6 +121,29 @@ def test_a_container_that_has_changed_is_done_again(collection, tmp_path):
     assert second["vector"] == pytest.approx(expected[paths[1].name]["vector"], abs=1e-5)
 
 
+def test_members_of_a_tar_file_that_are_no_plain_files(collection, tmp_path):
+    paths, expected = collection
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        tar.add(paths[0], "folder/a.png")
+        tar.add(paths[1], "folder/a.png")
+        tar.add(tmp_path, "folder.png", recursive=False)
+        for name, kind in (("soft.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE), ("passed.txt", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "folder/a.png"
+            tar.addfile(member)
+    for _ in range(2):
+        result = embedded(MOTION, tmp_path / "0.tar", "--output", tmp_path / "out")
+        assert result.code == 3 and "1 named twice" in result.out and "1 of .txt" in result.out, result
+    failed = failed_of(tmp_path / "out")
+    assert sorted(failed) == ["hard.png", "soft.png"] and all("is a link" in reason for reason in failed.values())
+    (row,) = rows_of(tmp_path / "out")
+    assert row["vector"] == pytest.approx(expected[paths[0].name]["vector"], abs=1e-5)
+    missing = tmp_path / os.fsdecode(b"\xff.tar")
+    missing.symlink_to(tmp_path / "gone.tar")
+    assert embedded(MOTION, missing, "--output", tmp_path / "none").code == 3
+    assert ["no such file" in reason for reason in failed_of(tmp_path / "none").values()] == [True]
+
+
 def test_failures_in_a_container_that_is_gone_or_has_changed(collection, tmp_path):
     paths, _ = collection
     files = [("a.png", paths[0].read_bytes()), ("b.png", b"spoilt")]
