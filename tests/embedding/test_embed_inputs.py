@@ -52,6 +52,14 @@ def test_lists_of_paths(collection, tmp_path, monkeypatch):
     (tmp_path / "relative.txt").write_text(f"./{paths[0].name}\n")
     assert embedded(MOTION, tmp_path / "relative.txt", "--output", tmp_path / "relative").code == 0
     assert [row["path"] for row in rows_of(tmp_path / "relative")] == [paths[0].name]
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    for folder, source in (("deep", paths[0]), (".", paths[1])):
+        (tmp_path / folder / "a.png").write_bytes(source.read_bytes())
+    (tmp_path / "marked.txt").write_text(f"\ufeff{tmp_path}/link/../a.png\n", encoding="utf-8")
+    assert embedded(MOTION, tmp_path / "marked.txt", "--output", tmp_path / "marked").code == 0
+    (row,) = rows_of(tmp_path / "marked")
+    assert row["vector"] == pytest.approx(expected[paths[0].name]["vector"], abs=1e-5)
 
 
 def test_tar_shards(collection, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from codecs import BOM_UTF8
 from collections import Counter
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Sequence
@@ -49,7 +50,7 @@ class Listing:
 
     def __iter__(self) -> Iterator[Source]:
         for argument in self.arguments:
-            name = os.fsencode(os.path.normpath(argument))
+            name = straightened(os.fsencode(argument))
             with system_errors_told(f"could not read {argument}"):
                 if os.path.isdir(name):
                     yield from self._folder(name)
@@ -86,6 +87,8 @@ class Listing:
 
     def _text(self, name: bytes) -> Iterator[Source]:
         with io.BufferedReader(open_regular(Path(os.fsdecode(name)))) as file:
+            if file.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+                file.read(len(BOM_UTF8))
             while line := file.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
                     raise UserError(
@@ -154,7 +157,12 @@ class Listing:
 
 def listed(path: bytes) -> Source:
     """A path that stands in a list; relative ones start from the working directory."""
-    return source_of_file(os.path.normpath(path)) if path else Source(b"", problem="the list has no path here")
+    return source_of_file(straightened(path)) if path else Source(b"", problem="the list has no path here")
+
+
+def straightened(path: bytes) -> bytes:
+    """A path without `./` and `//`. One with `..` stays as it is: behind a link, a shorter one would name another file."""
+    return path if b".." in path.split(os.fsencode(os.sep)) else os.path.normpath(path)
 
 
 def source_of_file(path: bytes) -> Source:
