@@ -11,6 +11,7 @@ import sys
 from itertools import islice
 from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
+from ..errors import UserError, system_errors_told
 from ..facts import ROOT
 from ..isolation import SCRIPTS
 from .computing import Embedder
@@ -52,18 +53,32 @@ def compute_on_ray(windows: Iterable[Window], read: Careful, job: Any) -> Iterat
         windows: what is left to do.
         read: reads one input.
         job: model, settings, device and threads; see run.Job.
+
+    Raises:
+        UserError: no cluster, or what Ray could not do, and what a task could not, after all of Ray's attempts.
     """
     import ray
 
-    begin(ray)
+    with system_errors_told("could not join or start Ray"):
+        begin(ray)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # not one that says only that there was one
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     remaining = iter(windows)
     while span := list(islice(remaining, SPAN)):
-        yield from _compute_span(ray, span, read, job)
+        try:
+            yield from _compute_span(ray, span, read, job)
+        except ray.exceptions.RayError as error:
+            raise UserError(f"Ray: {last_line(error)}; what is finished stays") from error
+
+
+def last_line(error: Exception) -> str:
+    """What an error of a task is about: before it Ray's message has the stack trace of the other process."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def begin(ray: Any) -> None:
