@@ -135,7 +135,11 @@ def test_members_of_a_tar_file_that_are_no_plain_files(collection, tmp_path):
         tar.add(paths[0], "folder/a.png")
         tar.add(paths[1], "folder/a.png")
         tar.add(tmp_path, "folder.png", recursive=False)
-        for name, kind in (("soft.png", tarfile.SYMTYPE), ("hard.png", tarfile.LNKTYPE), ("passed.txt", tarfile.SYMTYPE)):
+        for name, kind in (
+            ("soft.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("passed.txt", tarfile.SYMTYPE),
+        ):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "folder/a.png"
             tar.addfile(member)
@@ -210,7 +214,7 @@ def test_a_container_that_changes_after_it_was_listed_gives_no_vector_of_another
         assert embedded(MOTION, shard, "--output", tmp_path / "out").code == 3
     assert rows_of(tmp_path / "out") == []
     assert ["has changed since it was listed" in why for why in failed_of(tmp_path / "out").values()] == [True] * 3
-    assert embedded(MOTION, shard, "--output", tmp_path / "out").code == 0
+    assert embedded(MOTION, shard, "--output", tmp_path / "out", "--retry-failed").code == 0
     for row in rows_of(tmp_path / "out"):
         assert row["vector"] == pytest.approx(expected[row["path"]]["vector"], abs=1e-5)
 

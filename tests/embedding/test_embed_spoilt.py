@@ -80,7 +80,9 @@ def test_spoilt_files_among_good_ones(tmp_path, workers):
 def test_damaged_parquet_files_are_failed(tmp_path):
     good = save_pictures(tmp_path / "photos", 3)
     names = pa.array([b"a.png", b"\xff.png", b"c.png"]).cast(pa.binary())
-    structs = pa.StructArray.from_arrays([pa.array([path.read_bytes() for path in good]), names.view(pa.string())], ["bytes", "path"])
+    structs = pa.StructArray.from_arrays(
+        [pa.array([path.read_bytes() for path in good]), names.view(pa.string())], ["bytes", "path"]
+    )
     pq.write_table(pa.table({"image": structs}), tmp_path / "names.parquet")
     pq.write_table(pa.table({"path": [f"{path}" for path in good] * 1000}), tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()

@@ -118,9 +118,7 @@ def decode(windows: Iterable[Window], read: Careful, workers: int) -> Iterator[D
             yield window, [_alone(one, read) for one in window.sources]
 
 
-def _read_by_workers(
-    read: Careful, windows: Iterable[Window], workers: int
-) -> Iterator[List[Union[Item, Failure]]]:
+def _read_by_workers(read: Careful, windows: Iterable[Window], workers: int) -> Iterator[List[Union[Item, Failure]]]:
     """What a DataLoader gives of the windows; a worker's death is raised here, where the next is waited for.
 
     Raises:
