@@ -67,7 +67,9 @@ def tidy(proto, graph: Graph) -> None:
 
 
 def quantize(file: Path) -> Path:
-    """Writes `NAME_quantized.onnx` (and `NAME_quantized.onnx_data`) beside `NAME.onnx`: products by weights in 8 bits, activations in 8 bits as they come.
+    """Writes `NAME_quantized.onnx` beside `NAME.onnx`, and `NAME_quantized.onnx_data` where that has weights beside it.
+
+    Products by weights are in 8 bits, activations in 8 bits as they come.
 
     Weights use seven of the eight bits: without the newest instructions two products of full range would not fit into
     the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
