@@ -161,7 +161,7 @@ def listed(path: bytes) -> Source:
 
 
 def straightened(path: bytes) -> bytes:
-    """A path without `./` and `//`. One with `..` stays as it is: behind a link, a shorter one would name another file."""
+    """A path without `./` and `//`. One with `..` stays: behind a link, a shorter one would name another file."""
     return path if b".." in path.split(os.fsencode(os.sep)) else os.path.normpath(path)
 
 
