@@ -86,7 +86,7 @@ class _Deaths:
     def __exit__(self, *_) -> None:
         self.waiting = False
 
-    def end(self) -> None:
+    def end(self, signal: Any = signal) -> None:  # an argument is still there when Python itself ends
         """Gives the handler its place back; should another have been put before this one, deaths pass through."""
         self.waiting = True
         if callable(self.tell) and signal.getsignal(signal.SIGCHLD) is self:
