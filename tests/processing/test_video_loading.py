@@ -117,7 +117,7 @@ def test_auto_classes_and_pipeline(folder):
 
 def test_saving_and_loading_keep_every_setting(tmp_path):
     settings = {
-        "num_frames": 5, "size": 48, "patch_size": 8, "max_visible_patches": 7, "selection": "difference", "keep_first_frame": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
+        "num_frames": 5, "num_places": 9, "size": 48, "patch_size": 8, "max_visible_patches": 7, "selection": "difference", "keep_first_frame": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
     }  # fmt: skip
     LlavaViTVideoProcessor(**settings).save_pretrained(tmp_path)
     loaded = LlavaViTVideoProcessor.from_pretrained(tmp_path)

@@ -275,7 +275,7 @@ def test_bad_inputs_are_refused_in_one_line(tmp_path, frames):
 @pytest.mark.parametrize(
     "setting",
     [
-        {"max_visible_patches": 0}, {"num_frames": 0}, {"num_frames": 2.5}, {"size": 60}, {"size": {"height": 56, "width": 70}}, {"patch_size": -1}, {"selection": "residual"},
+        {"max_visible_patches": 0}, {"num_frames": 0}, {"num_frames": 2.5}, {"num_places": 0}, {"num_places": 2**63}, {"size": 60}, {"size": {"height": 56, "width": 70}}, {"patch_size": -1}, {"selection": "residual"},
         {"keep_first_frame": "yes"}, {"image_std": [1, 0, 1]}, {"image_mean": [0.5]}, {"frames": 8},
     ],
 )  # fmt: skip

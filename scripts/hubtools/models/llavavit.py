@@ -98,6 +98,7 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
 
 NATIVE_PROCESSOR = "LlavaViTImageProcessor"
 SIDE = 224  # pixels of a clip's frames, where the pictures are no smaller
+PLACES = 64  # in time, over which a clip's frames are spread where the recipe does not say otherwise
 
 # Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
 ROWS, COLUMNS, FRAMES = 2, 3, 3
@@ -327,6 +328,7 @@ def video_defaults(config: Any, images: Mapping[str, Any]) -> Dict[str, Any]:
         SIDE, *(stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else [stated])
     )
     return {
+        "num_places": PLACES,
         "size": max(patch, side // patch * patch),
         "patch_size": patch,
         "max_visible_patches": config.max_visible_patches,
@@ -349,8 +351,9 @@ def parameters(config: Any) -> int:
 
 def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
     """What the templates of the cards leave open."""
+    places = {"num_places": recipe.video_processor.get("num_places", PLACES)}
     if recipe.auto_class != "AutoModel":
-        return {"sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
+        return {**places, "sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
     pooled = (
         "print(output.pooler_output.shape)  # (1, hidden size)"
         if config.use_head
@@ -359,6 +362,7 @@ def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
     merges = config.out_hidden_size is not None
     merged = "print(tuple(output.merged_states.shape))  # (blocks, width of the language model)"
     return {
+        **places,
         "block": config.spatial_merge_size if merges else 1,
         "merged_line": merged if merges else "print(output.merged_states)  # None: this folder has no merger",
         "pooled_line": pooled,
