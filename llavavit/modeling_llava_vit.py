@@ -622,6 +622,7 @@ def pack_sample(config: LlavaViTConfig, sample: torch.Tensor, visible_indices, p
         side = 1 if config.out_hidden_size is None else config.spatial_merge_size
         indices = places = indices_in_blocks(grid, side, sample.device)[None]
     else:
+        require_tensor("visible_indices", visible_indices)
         indices, places = choose_patches(config, pixel_values, visible_indices[None])
     if patch_positions is None:
         patch_positions = patch_positions_of(places[0], grid)
