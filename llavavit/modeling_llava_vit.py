@@ -506,6 +506,14 @@ def choose_patches(config: LlavaViTConfig, pixel_values: torch.Tensor, visible_i
     )
 
 
+def are_all_in_order(indices: torch.Tensor, grid: Grid) -> bool:
+    """Whether (B, N) indices choose every patch of the grid in its own order: what none at all choose, windows too."""
+    frames, rows, columns = grid
+    if not has_values(indices) or indices.shape[1] != frames * rows * columns:
+        return False
+    return bool((indices == torch.arange(indices.shape[1], device=indices.device)).all())
+
+
 def indices_and_places(visible_indices: torch.Tensor, num_patches: int, num_places: int):
     """Which patches (B, N) visible indices choose, and where these stand; ValueError beyond the patches or places.
 
@@ -536,6 +544,8 @@ def read_pixels(config: LlavaViTConfig, pixel_values, visible_indices, patch_pos
     places = indices_in_blocks(grid, 1, pixel_values.device)[None]
     if visible_indices is not None:
         indices, places = choose_patches(config, pixel_values, visible_indices)
+        if are_all_in_order(indices, grid):
+            indices = None
     if patch_positions is None:
         patch_positions = patch_positions_of(places, grid)
     else:
