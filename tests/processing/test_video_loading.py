@@ -117,7 +117,9 @@ def test_auto_classes_and_pipeline(folder):
     assert "images=" in answers["image"]
     for name in ("processor", "video_processor", "image_processor"):
         assert answers["given"][name] == 3
-        assert re.search("LlavaViTVideoProcessor.* got CLIPImageProcessor", answers["given"][f"{name} CLIPImageProcessor"])
+        assert re.search(
+            "LlavaViTVideoProcessor.* got CLIPImageProcessor", answers["given"][f"{name} CLIPImageProcessor"]
+        )
         # Some releases load what a name stands for, and hand that over.
         assert re.search("^LlavaViTVideoProcessor$|got ('model'|CLIPImageProcessor)", answers["given"][f"{name} str"])
     assert {
