@@ -393,7 +393,8 @@ def frame_pixels(frame, name):
     """(H, W, 3) uint8 of one frame.
 
     Raises:
-        ValueError: Not an image, one that cannot be decoded, or values whose range is not known; 16-bit and other wide values are never clipped.
+        ValueError: Not an image, one that cannot be decoded, or values whose range is not known; 16-bit and other wide
+            values are never clipped.
     """
     if isinstance(frame, Image.Image):
         if frame.mode in WIDE_MODES:
