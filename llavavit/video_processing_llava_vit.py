@@ -567,6 +567,25 @@ def write_whole(path, text):
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
 
+def chosen_processor(given):
+    """The video processor among the processors that a pipeline was given by name; None where it was given none.
+
+    Raises:
+        ValueError: One is another processor, or a name of one, or they are not the same.
+    """
+    for name, value in given.items():
+        if type(value).__name__ != LlavaViTVideoProcessor.__name__:  # or of another copy of this file
+            found = repr(value) if isinstance(value, (str, os.PathLike)) else type(value).__name__
+            raise ValueError(
+                f"{name} must be a {LlavaViTVideoProcessor.__name__}, which reads this model's clips, got {found}; "
+                "load one with AutoProcessor.from_pretrained, or leave it out"
+            )
+    chosen = next(iter(given.values()), None)
+    if any(value is not chosen for value in given.values()):
+        raise ValueError(f"{' and '.join(given)} are different processors; give one")
+    return chosen
+
+
 @lru_cache(maxsize=1)
 def video_classification_pipeline():
     # Made on demand: importing the library's pipelines takes seconds, and only pipeline() needs them.
@@ -583,11 +602,9 @@ def video_classification_pipeline():
             False
         )
 
-        def __init__(self, model, *args, image_processor=None, video_processor=None, **kwargs):
-            processor = next(
-                (given for given in (video_processor, image_processor) if isinstance(given, LlavaViTVideoProcessor)),
-                None,
-            )
+        def __init__(self, model, *args, image_processor=None, video_processor=None, processor=None, **kwargs):
+            given = {"processor": processor, "video_processor": video_processor, "image_processor": image_processor}
+            processor = chosen_processor({name: value for name, value in given.items() if value is not None})
             if processor is None:
                 revision = getattr(model.config, "_commit_hash", None) or "main"
                 processor = LlavaViTVideoProcessor.from_pretrained(model.config.name_or_path, revision=revision)

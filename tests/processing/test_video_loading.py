@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,17 @@ pipe = pipeline("video-classification", model="model", trust_remote_code=True)
 answers["pipeline"] = answer(pipe, "clip.mp4")
 answers["batch"] = {entry["label"]: entry["score"] for entry in pipe(["clip.mp4", "clip.mp4"], batch_size=2)[1]}
 answers["best"] = pipe("clip.mp4", top_k=1)
+answers["given"] = {}
+few = AutoProcessor.from_pretrained("model", trust_remote_code=True, num_frames=3)
+for name in ("processor", "video_processor", "image_processor"):
+    own = pipeline("video-classification", model="model", trust_remote_code=True, **{name: few})
+    answers["given"][name] = own.image_processor.num_frames
+    for other in (clip, "model"):
+        try:
+            chosen = pipeline("video-classification", model="model", trust_remote_code=True, **{name: other})
+            answers["given"][name + " " + type(other).__name__] = type(chosen.image_processor).__name__
+        except ValueError as error:
+            answers["given"][name + " " + type(other).__name__] = str(error)
 try:
     pipe(image)
 except ValueError as error:
@@ -103,6 +115,13 @@ def test_auto_classes_and_pipeline(folder):
         assert answers[way] == pytest.approx(answers["by hand"], abs=1e-5)
     assert answers["best"][0]["label"] == max(answers["by hand"], key=answers["by hand"].get)
     assert "images=" in answers["image"]
+    for name in ("processor", "video_processor", "image_processor"):
+        assert answers["given"][name] == 3
+        assert re.search(
+            "LlavaViTVideoProcessor.* got CLIPImageProcessor", answers["given"][f"{name} CLIPImageProcessor"]
+        )
+        # Some releases load what a name stands for, and hand that over.
+        assert re.search("^LlavaViTVideoProcessor$|got ('model'|CLIPImageProcessor)", answers["given"][f"{name} str"])
     assert {
         "preprocessor_config.json",
         "video_preprocessor_config.json",
