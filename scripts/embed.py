@@ -83,8 +83,8 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="embed what can be decoded of a damaged video, and do not list it as failed",
     )
+    what.add_argument("--column", metavar="NAME", help="of CSV and Parquet files: with the paths, or with the bytes")
     how = parser.add_argument_group("how")
-    how.add_argument("--column", metavar="NAME", help="of CSV and Parquet files: with the paths, or with the bytes")
     how.add_argument(
         "--workers",
         type=int,

@@ -13,6 +13,7 @@ folder is verified first, and the copy with its exported files before it appears
 from hubtools import isolation  # noqa: F401 (first: see there)
 
 # isort: split
+import os
 import time
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def main(argv=None) -> int:
     from hubtools.exporting.folder import Wanted, export_folder
 
     started = time.perf_counter()
-    output = arguments.output or arguments.folder.with_name(f"{arguments.folder.resolve().name}-{arguments.to}")
+    output = arguments.output or Path(f"{os.path.abspath(arguments.folder)}-{arguments.to}")
     wanted = Wanted(arguments.to, arguments.quantize is not None, arguments.opset)
     files = export_folder(arguments.folder, output, wanted, arguments.overwrite, lambda check: print(check.row()))
     listed = ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in files.items())

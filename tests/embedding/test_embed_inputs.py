@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
+from hubtools.embedding import run
 from PIL import Image
 
 
@@ -51,6 +52,14 @@ def test_lists_of_paths(collection, tmp_path, monkeypatch):
     (tmp_path / "relative.txt").write_text(f"./{paths[0].name}\n")
     assert embedded(MOTION, tmp_path / "relative.txt", "--output", tmp_path / "relative").code == 0
     assert [row["path"] for row in rows_of(tmp_path / "relative")] == [paths[0].name]
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    for folder, source in (("deep", paths[0]), (".", paths[1])):
+        (tmp_path / folder / "a.png").write_bytes(source.read_bytes())
+    (tmp_path / "marked.txt").write_text(f"\ufeff{tmp_path}/link/../a.png\n", encoding="utf-8")
+    assert embedded(MOTION, tmp_path / "marked.txt", "--output", tmp_path / "marked").code == 0
+    (row,) = rows_of(tmp_path / "marked")
+    assert row["vector"] == pytest.approx(expected[paths[0].name]["vector"], abs=1e-5)
 
 
 def test_tar_shards(collection, tmp_path):
@@ -101,6 +110,8 @@ def test_parquet_with_a_column_of_bytes_as_the_hub_has_it(collection, tmp_path):
     refused = embedded(MOTION, tmp_path / "plain.parquet", "--output", tmp_path / "plain")
     assert refused.code == 2 and "2 columns of bytes, data, other" in refused.err
     assert embedded(MOTION, tmp_path / "plain.parquet", "--output", tmp_path / "plain", "--column", "data").code == 0
+    other = embedded(MOTION, tmp_path / "plain.parquet", "--output", tmp_path / "plain", "--column", "other")
+    assert other.code == 2 and "--column 'data', not 'other'" in other.err
     for row, path in zip(rows_of(tmp_path / "plain"), paths):
         assert row["vector"] == pytest.approx(expected[path.name]["vector"], abs=1e-5)
 
@@ -116,6 +127,96 @@ def test_a_container_that_has_changed_is_done_again(collection, tmp_path):
     first, second = rows_of(tmp_path / "out")
     assert first["vector"] == pytest.approx(expected[paths[2].name]["vector"], abs=1e-5)
     assert second["vector"] == pytest.approx(expected[paths[1].name]["vector"], abs=1e-5)
+
+
+def test_members_of_a_tar_file_that_are_no_plain_files(collection, tmp_path):
+    paths, expected = collection
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        tar.add(paths[0], "folder/a.png")
+        tar.add(paths[1], "folder/a.png")
+        tar.add(tmp_path, "folder.png", recursive=False)
+        for name, kind in (
+            ("soft.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("passed.txt", tarfile.SYMTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "folder/a.png"
+            tar.addfile(member)
+    for _ in range(2):
+        result = embedded(MOTION, tmp_path / "0.tar", "--output", tmp_path / "out")
+        assert result.code == 3 and "1 named twice" in result.out and "1 of .txt" in result.out, result
+    failed = failed_of(tmp_path / "out")
+    assert sorted(failed) == ["hard.png", "soft.png"] and all("is a link" in reason for reason in failed.values())
+    (row,) = rows_of(tmp_path / "out")
+    assert row["vector"] == pytest.approx(expected[paths[0].name]["vector"], abs=1e-5)
+    missing = tmp_path / os.fsdecode(b"\xff.tar")
+    missing.symlink_to(tmp_path / "gone.tar")
+    assert embedded(MOTION, missing, "--output", tmp_path / "none").code == 3
+    assert ["no such file" in reason for reason in failed_of(tmp_path / "none").values()] == [True]
+
+
+def test_failures_in_a_container_that_is_gone_or_has_changed(collection, tmp_path):
+    paths, _ = collection
+    files = [("a.png", paths[0].read_bytes()), ("b.png", b"spoilt")]
+    changed, gone = write_tar(tmp_path / "0.tar", files), write_tar(tmp_path / "1.tar", files)
+    output = tmp_path / "out"
+    assert embedded(MOTION, changed, gone, paths[2], "--output", output).code == 3
+    assert [name for name in failed_of(output)] == ["b.png"]  # of both
+    write_tar(changed, [files[0], ("b.png", paths[1].read_bytes())])
+    os.utime(changed, (1, 1))
+    gone.unlink()
+    result = embedded(MOTION, paths[2], "--output", output, "--retry-failed")
+    assert result.code == 0 and failed_of(output) == {}, result
+    assert embedded(MOTION, changed, "--output", output).code == 0
+    assert [row["shard"] for row in rows_of(output)] == [str(changed)] * 2 + [str(gone), None]
+
+
+def test_what_failed_in_a_shard_that_is_not_up_to_date_is_tried_again(tmp_path, monkeypatch):
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    first, second, third = save_pictures(folder, 3)
+    third.write_bytes(b"spoilt")
+    assert embedded(MOTION, folder, "--output", output).code == 3
+    first.write_bytes(second.read_bytes())
+    with monkeypatch.context() as during:
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        during.setattr(run, "finish", interrupt)
+        assert embedded(MOTION, folder, "--output", output).code == 130
+    result = embedded(MOTION, folder, "--output", output, "--retry-failed")
+    assert result.code == 3 and "2 done in this run" in result.out, result
+
+
+def write_parquet(path, files):
+    pq.write_table(pa.table({"image": [{"bytes": data, "path": name} for name, data in files]}), path)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_tar, write_parquet])
+def test_a_container_that_changes_after_it_was_listed_gives_no_vector_of_another(
+    collection, tmp_path, monkeypatch, write
+):
+    paths, expected = collection
+    files = [(path.name, path.read_bytes()) for path in paths[:3]]
+    shard = write(tmp_path / f"0.{'tar' if write is write_tar else 'parquet'}", files)
+
+    finish = run.finish
+
+    def change_and_finish(*arguments):
+        write(shard, files[::-1])
+        os.utime(shard, (1, 1))
+        return finish(*arguments)
+
+    with monkeypatch.context() as during:
+        during.setattr(run, "finish", change_and_finish)
+        assert embedded(MOTION, shard, "--output", tmp_path / "out").code == 3
+    assert rows_of(tmp_path / "out") == []
+    assert ["has changed since it was listed" in why for why in failed_of(tmp_path / "out").values()] == [True] * 3
+    assert embedded(MOTION, shard, "--output", tmp_path / "out", "--retry-failed").code == 0
+    for row in rows_of(tmp_path / "out"):
+        assert row["vector"] == pytest.approx(expected[row["path"]]["vector"], abs=1e-5)
 
 
 def test_names_of_any_kind(collection, tmp_path):

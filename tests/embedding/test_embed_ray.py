@@ -22,11 +22,12 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def test_two_nodes_of_which_one_is_lost_give_the_same_bytes(cluster, tmp_path):
+def test_two_nodes_of_which_one_is_lost_give_the_same_bytes(cluster, tmp_path, monkeypatch):
     save_pictures(tmp_path / "photos", 400)
     save_clips(tmp_path / "clips", 4)
     (tmp_path / "photos" / "text.jpg").write_text("no picture")
-    arguments = (MOTION, tmp_path / "photos", tmp_path / "clips", "--shard-size", 140, "--output")
+    monkeypatch.chdir(tmp_path)  # the cluster's processes start elsewhere
+    arguments = (MOTION, "photos", "clips", "--shard-size", 140, "--output")
     assert embedded(*arguments, tmp_path / "local").code == 3
     second = cluster.add_node(num_cpus=1)
     output = tmp_path / "ray"

@@ -195,6 +195,24 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(tmp_path, photos
     assert hashes(output) == hashes(tmp_path / "roomy")
 
 
+def test_a_manifest_that_cannot_get_its_name_does_not_stand_in_the_way(tmp_path, photos, monkeypatch):
+    output, rename = tmp_path / "out", os.replace
+
+    def refuse(source, target):
+        if os.path.basename(target) == "manifest.json":
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    result = embedded(MOTION, photos, "--output", output)
+    assert result.code == 2 and "No space left" in result.err
+    assert sorted(hashes(output)) == [".lock", "inputs/00000.parquet"]
+    monkeypatch.undo()
+    (output / ".manifest.json.partial").write_text("of a run that was killed")
+    assert embedded(MOTION, photos, "--output", output).code == 0
+    assert len(rows_of(output)) == 90 and not (output / ".manifest.json.partial").exists()
+
+
 def test_two_runs_do_not_write_one_output(tmp_path, photos):
     output = tmp_path / "out"
     assert embedded(MOTION, photos, "--output", output).code == 0

@@ -3,8 +3,12 @@
 import os
 import signal
 import struct
+import time
 import zlib
 
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from embedding_kit import DIGITS, MOTION, embedded, failed_of, rows_of, save_clips, save_pictures
 from hubtools.embedding.decoding import decode
@@ -49,9 +53,11 @@ def spoil(folder):
     os.mkfifo(spoilt / "pipe.png")
     os.mkfifo(spoilt / "pipe.mp4")
     (spoilt / "nowhere.png").symlink_to(folder / "gone.png")
+    (spoilt / "circle.png").symlink_to("circle.png")
     Image.new("I;16", (30, 30)).save(spoilt / "wide.png")
     reasons = {name: word for name, (_, word) in contents.items()}
-    return {**reasons, "pipe.png": "a pipe", "pipe.mp4": "a pipe", "nowhere.png": "no such file", "wide.png": "8 bits"}
+    reasons.update({"pipe.png": "a pipe", "pipe.mp4": "a pipe", "nowhere.png": "no such file", "wide.png": "8 bits"})
+    return {**reasons, "circle.png": "symbolic links"}
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -69,6 +75,26 @@ def test_spoilt_files_among_good_ones(tmp_path, workers):
     for name, word in reasons.items():
         assert word in failed[name] and failed[name] and "\n" not in failed[name], (name, failed[name])
     assert len(rows_of(tmp_path / "out")) == 10
+
+
+def test_damaged_parquet_files_are_failed(tmp_path):
+    good = save_pictures(tmp_path / "photos", 3)
+    names = pa.array([b"a.png", b"\xff.png", b"c.png"]).cast(pa.binary())
+    structs = pa.StructArray.from_arrays(
+        [pa.array([path.read_bytes() for path in good]), names.view(pa.string())], ["bytes", "path"]
+    )
+    pq.write_table(pa.table({"image": structs}), tmp_path / "names.parquet")
+    pq.write_table(pa.table({"path": [f"{path}" for path in good] * 1000}), tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    (tmp_path / "noise.parquet").write_bytes(whole[:4] + bytes(60) + whole[64:])
+    (tmp_path / "cut.parquet").write_bytes(whole[:-100])
+    damaged = [tmp_path / f"{name}.parquet" for name in ("names", "noise", "cut")]
+    result = embedded(MOTION, *damaged, *good, "--output", tmp_path / "out")
+    assert result.code == 3, result
+    failed = failed_of(tmp_path / "out")
+    assert sorted(failed) == sorted(map(str, damaged)), failed
+    assert all("is no Parquet file that can be read: " in reason for reason in failed.values())
+    assert {row["path"] for row in rows_of(tmp_path / "out")} == set(map(str, good))
 
 
 def test_a_damaged_video_is_failed_or_kept(tmp_path):
@@ -111,6 +137,29 @@ def test_an_input_that_ends_its_process_costs_itself_alone():
     assert [value for value in values if not isinstance(value, Failure)] == [
         n for n in range(300) if n not in (3, 40, 41)
     ]
+
+
+class Harmless(Deadly):
+    def __call__(self, source):
+        return int(source.path)
+
+
+def test_a_process_that_ends_while_the_model_computes_is_no_error_of_the_model():
+    planned = [Planned(number, Source(str(number).encode()), 0) for number in range(135)]
+    before, handler = set(psutil.Process().children()), signal.getsignal(signal.SIGCHLD)
+    windows = decode(windows_of(0, planned), Harmless(), workers=1)
+    _, values = next(windows)
+    workers = set(psutil.Process().children()) - before
+    assert workers
+    for worker in workers:
+        worker.kill()
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        time.sleep(0.01)
+    signal.raise_signal(signal.SIGCHLD)
+    for _, more in windows:
+        values = values + more
+    assert values == list(range(135))
+    assert signal.getsignal(signal.SIGCHLD) == handler or handler == signal.SIG_DFL
 
 
 def test_an_input_that_takes_too_long_is_given_up(tmp_path):

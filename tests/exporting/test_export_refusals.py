@@ -19,6 +19,16 @@ def test_arguments(tmp_path):
     assert "invalid choice" in refused(tmp_path, "--to", "coreml")
 
 
+@needs_onnx
+def test_output_inside_the_folder(tmp_path):
+    folder = small_folder(tmp_path, BYTES, "whole")
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(folder.rglob("*"))
+    for output in (folder / "copy", tmp_path / "link" / "onnx" / "copy"):
+        assert f"lies in {folder}" in refused(folder, "--to", "onnx", "--output", output)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_missing_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("hubtools.exporting.extras.missing", lambda modules: ["onnxscript"])
     message = refused(tmp_path, "--to", "onnx")
@@ -26,12 +36,16 @@ def test_missing_extra(tmp_path, monkeypatch):
 
 
 @needs_onnx
-def test_folder_that_verify_refuses(tmp_path):
+def test_folder_that_verify_refuses(tmp_path, monkeypatch):
     folder = small_folder(tmp_path, BYTES, "broken")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     assert "does not pass verify: files: weights: model.safetensors" in refused(folder, "--to", "onnx")
     assert not (tmp_path / "broken-onnx").exists()
+    monkeypatch.chdir(folder)
+    (tmp_path / "broken-onnx").mkdir()
+    for name in (".", "../broken/", folder):
+        assert f"{folder}-onnx exists" in refused(name, "--to", "onnx"), name
 
 
 @needs_onnx

@@ -10,6 +10,8 @@ import pytest
 import torch
 import verify
 from export_kit import BYTES, MASKED, PIXELS, exported, needs_onnx, small_folder
+from hubtools.exporting import card, onnx_files
+from hubtools.facts import Graph
 from measure import relative_error
 from PIL import Image
 from small import call
@@ -141,6 +143,36 @@ def test_eight_bits_are_smaller_and_near(bytes_folder):
     ids = padded_bytes(8, 300).numpy()
     logits, near = (session_of(bytes_folder, name).run(None, {"input_ids": ids})[0] for name in files)
     assert 0 < np.abs(logits - near).max() < 0.5 * np.abs(logits).max()
+
+
+def test_weights_beside_a_graph_of_eight_bits_have_the_hubs_name(bytes_folder, tmp_path, monkeypatch):
+    import onnx
+
+    monkeypatch.setattr(onnx_files, "LARGEST", 1000)
+    (tmp_path / "onnx").mkdir()
+    onnx_files.save(onnx, onnx.load(bytes_folder / "onnx/model.onnx"), tmp_path / "onnx/model.onnx")
+    onnx_files.quantize(tmp_path / "onnx/model.onnx")
+    names = ("model", "model_quantized")
+    assert {file.name for file in (tmp_path / "onnx").iterdir()} == {
+        f"{name}.onnx{end}" for name in names for end in ("", "_data")
+    }
+    ids = padded_bytes(2, 100).numpy()
+    for name in names:
+        found, expected = (session_of(room, name).run(None, {"input_ids": ids})[0] for room in (tmp_path, bytes_folder))
+        assert np.array_equal(found, expected), name
+
+
+def test_a_new_section_of_the_card_leaves_the_users_own(tmp_path):
+    graph = Graph("model", inputs={"input_ids": ()}, outputs={"logits": ()}, make_inputs=dict, trials=())
+    file = tmp_path / "README.md"
+    file.write_text("# Model\n\n```sh\n# remark\n```\n")
+    card.add_program_section(tmp_path, graph, "old.pt2")
+    file.write_text(file.read_text() + "\n## Licence\n\nMine.\n")
+    for _ in range(2):
+        card.add_program_section(tmp_path, graph, "new.pt2")
+    text = file.read_text()
+    assert text.startswith("# Model\n\n```sh\n# remark\n```\n") and "\n## Licence\n\nMine.\n" in text
+    assert "old.pt2" not in text and text.count(card.HEADING) == 1 and text.count("# program(") == 1
 
 
 @pytest.mark.parametrize("kind", ["bytes_folder", "pixels_folder"])

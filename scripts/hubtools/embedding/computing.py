@@ -75,7 +75,9 @@ class Embedder:
             inputs = (self._pack(items) if self.by_pixels else self._pad(items)).items()
             try:
                 outputs = self.model(**{name: tensor.to(self.device) for name, tensor in inputs})
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not isinstance(error, torch.cuda.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                    raise
                 most = max(item.length for item in items)
                 raise UserError(
                     f"{self.device} has not memory enough for a batch of {sum(item.length for item in items):,} patches, the largest "

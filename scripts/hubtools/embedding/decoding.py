@@ -1,10 +1,11 @@
 """Decoding in this machine's processes: torch's DataLoader, and what becomes of inputs that end one."""
 
 import os
+import signal
 import threading
 import time
 from collections import deque
-from typing import Deque, Iterable, Iterator, List, Tuple, Union
+from typing import Any, Deque, Iterable, Iterator, List, Optional, Tuple, Union
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,6 +57,42 @@ class _Handed:
             yield window
 
 
+class _Deaths:
+    """torch's handler of SIGCHLD, which is let to speak while a window is waited for, and at no other time.
+
+    It raises wherever the main thread is when a worker dies: in the middle of the model, or of writing a shard, too. A
+    death that comes there is kept, and told when the next window is waited for.
+    """
+
+    def __init__(self):
+        self.waiting, self.missed, self.tell = False, False, None
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            self.tell = signal.getsignal(signal.SIGCHLD)
+        if callable(self.tell):
+            signal.signal(signal.SIGCHLD, self)
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.waiting:
+            self.tell(number, frame)
+        else:
+            self.missed = True
+
+    def __enter__(self) -> None:
+        self.waiting = True
+        if self.missed:
+            self.missed = False
+            self.tell(signal.SIGCHLD, None)
+
+    def __exit__(self, *_) -> None:
+        self.waiting = False
+
+    def end(self) -> None:
+        """Gives the handler its place back; should another have been put before this one, deaths pass through."""
+        self.waiting = True
+        if callable(self.tell) and signal.getsignal(signal.SIGCHLD) is self:
+            signal.signal(signal.SIGCHLD, self.tell)
+
+
 def decode(windows: Iterable[Window], read: Careful, workers: int) -> Iterator[Decoded]:
     """The windows with what the model takes of their inputs, in order, whatever the number of processes.
 
@@ -70,7 +107,7 @@ def decode(windows: Iterable[Window], read: Careful, workers: int) -> Iterator[D
         return
     while True:
         try:
-            for items in _loader(read, _Handed(source, waiting), workers):
+            for items in _read_by_workers(read, _Handed(source, waiting), workers):
                 yield waiting.popleft(), items
             return
         except RuntimeError as error:  # a worker is dead, or says nothing
@@ -81,9 +118,14 @@ def decode(windows: Iterable[Window], read: Careful, workers: int) -> Iterator[D
             yield window, [_alone(one, read) for one in window.sources]
 
 
-def _loader(read: Careful, windows: Iterable[Window], workers: int) -> DataLoader:
+def _read_by_workers(read: Careful, windows: Iterable[Window], workers: int) -> Iterator[List[Union[Item, Failure]]]:
+    """What a DataLoader gives of the windows; a worker's death is raised here, where the next is waited for.
+
+    Raises:
+        RuntimeError: a worker is dead, or says nothing; the message names the DataLoader.
+    """
     longest = read.seconds * 8 + PATIENCE  # of a window of videos
-    return DataLoader(
+    loader = DataLoader(
         _Reading(read),
         sampler=windows,
         batch_size=None,
@@ -92,12 +134,24 @@ def _loader(read: Careful, windows: Iterable[Window], workers: int) -> DataLoade
         worker_init_fn=_in_worker,
         timeout=longest,
     )
+    found: Optional[Iterator] = iter(loader)  # this sets torch's handler
+    deaths = _Deaths()
+    try:
+        while True:
+            with deaths:
+                items = next(found, None)
+            if items is None:
+                return
+            yield items
+    finally:
+        found = None  # its workers end, while nobody listens
+        deaths.end()
 
 
 def _alone(source, read: Careful) -> Union[Item, Failure]:
     window = Window(0, (0,), (source,), True)
     try:
-        return next(iter(_loader(read, [window], 1)))[0]
+        return next(_read_by_workers(read, [window], 1))[0]
     except RuntimeError as error:
         if "DataLoader" not in str(error):
             raise

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from codecs import BOM_UTF8
 from collections import Counter
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Sequence
@@ -10,7 +11,7 @@ from typing import Callable, Iterator, List, Optional, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, plain, some
+from ..errors import UserError, plain, some, system_errors_told
 from ..foreign.files import open_regular
 from .sources import Source, suffix_of
 from .tars import list_tar
@@ -49,11 +50,12 @@ class Listing:
 
     def __iter__(self) -> Iterator[Source]:
         for argument in self.arguments:
-            name = os.fsencode(os.path.normpath(argument))
-            if os.path.isdir(name):
-                yield from self._folder(name)
-            else:
-                yield from self._readers().get(suffix_of(name), self._one)(name)
+            name = straightened(os.fsencode(argument))
+            with system_errors_told(f"could not read {argument}"):
+                if os.path.isdir(name):
+                    yield from self._folder(name)
+                else:
+                    yield from self._readers().get(suffix_of(name), self._one)(name)
 
     def _readers(self) -> "dict[str, Callable[[bytes], Iterator[Source]]]":
         return {".txt": self._text, ".csv": self._table, ".parquet": self._parquet, ".tar": self._tar}
@@ -78,13 +80,15 @@ class Listing:
             if entry.is_dir(follow_symlinks=False):
                 if os.path.realpath(entry.path) != os.fsencode(self.leave_out or ""):
                     yield from self._folder(entry.path)
-            elif entry.is_dir():
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # False where a link leads in a circle
                 self.skipped["links to folders"] += 1
             elif self.wants(entry.name):
                 yield source_of_file(entry.path)
 
     def _text(self, name: bytes) -> Iterator[Source]:
         with io.BufferedReader(open_regular(Path(os.fsdecode(name)))) as file:
+            if file.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+                file.read(len(BOM_UTF8))
             while line := file.readline(MAX_LINE + 1):
                 if len(line) > MAX_LINE:
                     raise UserError(
@@ -136,7 +140,7 @@ class Listing:
                     place = {"container": name, "key": str(number), "size": status.st_size}
                     place.update(mtime=status.st_mtime_ns, column=column)
                     yield Source(next(names), **place)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a path that is no UTF-8
             yield Source(name, problem=f"is no Parquet file that can be read: {plain(error, 200)}")
 
     def _paths_in(self, where: str, file: pq.ParquetFile) -> Iterator[Source]:
@@ -153,7 +157,12 @@ class Listing:
 
 def listed(path: bytes) -> Source:
     """A path that stands in a list; relative ones start from the working directory."""
-    return source_of_file(os.path.normpath(path)) if path else Source(b"", problem="the list has no path here")
+    return source_of_file(straightened(path)) if path else Source(b"", problem="the list has no path here")
+
+
+def straightened(path: bytes) -> bytes:
+    """A path without `./` and `//`. One with `..` stays: behind a link, a shorter one would name another file."""
+    return path if b".." in path.split(os.fsencode(os.sep)) else os.path.normpath(path)
 
 
 def source_of_file(path: bytes) -> Source:

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError, shown
 from ..foreign.files import read_json_object
-from ..staging import replace_text
 from .files import hash_content, write_whole
 from .sources import Source, weight_of
 
@@ -187,7 +186,8 @@ class Plan:
         write_whole(file, write)
         entry = {"inputs": table.num_rows, "changed": changed, "sha256": hash_content(file)}
         content = {"format": FORMAT, **self.identity, "lists": [*self.lists, entry]}
-        replace_text(self.folder / MANIFEST, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
         self._take(entry)
 
 

@@ -11,6 +11,7 @@ import sys
 from itertools import islice
 from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
+from ..errors import UserError, system_errors_told
 from ..facts import ROOT
 from ..isolation import SCRIPTS
 from .computing import Embedder
@@ -21,16 +22,24 @@ from .windows import Window
 SPAN = 2000  # windows of one execution, some 250,000 pictures: what Ray is told of at once
 
 
-def decode_window(row: Dict[str, Any], read: Careful) -> Dict[str, Any]:
-    """Stage one: a window's inputs become what the model takes, in a process that may end without harm."""
+def decode_window(row: Dict[str, Any], read: Careful, folder: str) -> Dict[str, Any]:
+    """Stage one: a window's inputs become what the model takes, in a process that may end without harm.
+
+    Args:
+        row: with the window, pickled, and its number.
+        read: reads one input.
+        folder: from which relative paths start; a running cluster's processes have another of their own.
+    """
+    os.chdir(folder)
     ((_, items),) = decode([pickle.loads(row["window"])], read, workers=1)
     return {"number": row["number"], "items": pickle.dumps(items, protocol=5)}
 
 
 class ComputeWindow:
-    """Stage two: an actor with the model."""
+    """Stage two: an actor with the model; its path may be relative to `folder`."""
 
-    def __init__(self, job: Any, device: str):
+    def __init__(self, job: Any, device: str, folder: str):
+        os.chdir(folder)
         self.embedder = Embedder(job.model, job.settings, device, job.threads)
 
     def __call__(self, row: Dict[str, Any]) -> Dict[str, Any]:
@@ -44,18 +53,32 @@ def compute_on_ray(windows: Iterable[Window], read: Careful, job: Any) -> Iterat
         windows: what is left to do.
         read: reads one input.
         job: model, settings, device and threads; see run.Job.
+
+    Raises:
+        UserError: no cluster, or what Ray could not do, and what a task could not, after all of Ray's attempts.
     """
     import ray
 
-    begin(ray)
+    with system_errors_told("could not join or start Ray"):
+        begin(ray)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # not one that says only that there was one
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     remaining = iter(windows)
     while span := list(islice(remaining, SPAN)):
-        yield from _compute_span(ray, span, read, job)
+        try:
+            yield from _compute_span(ray, span, read, job)
+        except ray.exceptions.RayError as error:
+            raise UserError(f"Ray: {last_line(error)}; what is finished stays") from error
+
+
+def last_line(error: Exception) -> str:
+    """What an error of a task is about: before it Ray's message has the stack trace of the other process."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def begin(ray: Any) -> None:
@@ -71,10 +94,10 @@ def _compute_span(ray: Any, span: list, read: Careful, job: Any) -> Iterator[tup
     rows = [{"number": number, "window": pickle.dumps(window)} for number, window in enumerate(span)]
     # A block for each window: a block is what Ray hands on, and holds at once.
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    data = data.map(decode_window, fn_kwargs={"read": read}, num_cpus=1)
+    data = data.map(decode_window, fn_kwargs={"read": read, "folder": os.getcwd()}, num_cpus=1)
     device, count, resources = _models(ray, job.device)
     pool = ray.data.ActorPoolStrategy(size=min(count, len(span)))
-    data = data.map(ComputeWindow, fn_constructor_args=[job, device], compute=pool, **resources)
+    data = data.map(ComputeWindow, fn_constructor_args=[job, device, os.getcwd()], compute=pool, **resources)
     for number, row in enumerate(data.iter_rows()):
         if row["number"] != number:
             raise RuntimeError(f"Ray gave window {row['number']} in place of {number}")

@@ -209,13 +209,15 @@ def contents(source: Source, limit: int) -> bytes:
     """The input's bytes.
 
     Raises:
-        UserError, ValueError: it cannot be read, is empty, or has more than `limit`.
+        UserError, ValueError: it cannot be read, is empty, has more than `limit`, or lies in a file that has changed.
     """
     if source.in_parquet:
         data = row_of(source)
     elif source.container is not None:
         with open_regular(Path(os.fsdecode(source.container))) as file:
+            need_unchanged(os.fstat(file.fileno()), source)
             data = read_member(file, source, limit)
+            need_unchanged(os.fstat(file.fileno()), source)
     else:
         with opened(source, limit) as file:
             data = file.read(limit + 1)
@@ -224,6 +226,12 @@ def contents(source: Source, limit: int) -> bytes:
     if not data:
         raise ValueError("the file is empty" if source.container is None else "is empty: 0 bytes")
     return data
+
+
+def need_unchanged(container: os.stat_result, source: Source) -> None:
+    """Refuses a file in which another input may lie by now where this one was listed."""
+    if container.st_mtime_ns != source.mtime:
+        raise ValueError("the file that holds it has changed since it was listed; the next run lists it anew")
 
 
 class ParquetColumn:
@@ -251,7 +259,9 @@ def parquet_column(path: str, column: str, mtime: int) -> ParquetColumn:
 
 def row_of(source: Source) -> bytes:
     try:
+        need_unchanged(os.stat(source.container), source)
         data = parquet_column(os.fsdecode(source.container), source.column, source.mtime)[int(source.key)]
+        need_unchanged(os.stat(source.container), source)
     except (pa.ArrowException, IndexError, KeyError, OSError) as error:
         raise ValueError(f"its row cannot be read: {plain(error, 200)}") from error
     if data is None:

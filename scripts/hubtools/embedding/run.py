@@ -84,7 +84,7 @@ def embed(job: Job) -> Outcome:
     reader = build_reader(job.model, recipe, config, job.settings)
     listing = Listing(job.inputs, reader.suffixes, job.column, leave_out=job.output)
     check_folder(job.output)
-    identity = {"model": describe(job.model, recipe), "options": asdict(job.settings)}
+    identity = {"model": describe(job.model, recipe), "options": {**asdict(job.settings), "column": job.column}}
     with system_errors_told(f"could not write {job.output}", KEPT):
         job.output.mkdir(parents=True, exist_ok=True)
         with only_one(job.output):
@@ -178,7 +178,8 @@ def engine_of(job: Job, read: Careful) -> Engine:
         import torch
 
         device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        embedder = Embedder(job.model, job.settings, device, job.threads)
+        with system_errors_told(f"could not load {job.model}"):
+            embedder = Embedder(job.model, job.settings, device, job.threads)
         for window, items in decode(windows, read, job.workers):
             yield window, embedder(items)
 

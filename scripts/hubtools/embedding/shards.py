@@ -149,7 +149,7 @@ class Shards:
         entries = []
         for shard in range(self.plan.shards):
             footer = self.footer(shard)
-            if footer is not None and footer.failed and footer.stamp == self.plan.stamp_of(shard):
+            if footer is not None and footer.failed:
                 planned = {one.row: one.source for one in self.plan.inputs_of(shard)}
                 entries += [(shard, row, again(planned[row])) for row, why in footer.failed.items() if why != GONE]
         self.plan.revise(entries)
@@ -170,14 +170,12 @@ class Shards:
 
 
 def again(source: Source) -> Source:
-    """A failed input as it is now."""
-    if source.container is not None and source.problem is None:
-        return source
-    now = source_of_file(source.path)
-    if now.size < 0 or source.problem is not None:
-        # A folder or a tar file whose listing failed has its own inputs now, or is listed as failed again: its time differs.
+    """A failed input as it is now; gone is also what must be listed anew, since no time that is found then is -1."""
+    now = source_of_file(source.path if source.container is None else source.container)
+    moved = source.container is not None and now.mtime != source.mtime  # what lies where it lay may be another input
+    if now.size < 0 or moved or source.problem is not None:
         return source._replace(size=-1, mtime=-1, problem=GONE)
-    return now
+    return now if source.container is None else source
 
 
 def _same(file: Path, table: pa.Table) -> bool:

@@ -3,7 +3,7 @@
 import os
 import tarfile
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Optional
 
 from ..errors import UserError, plain
 from ..foreign.files import open_regular
@@ -19,16 +19,22 @@ def list_tar(name: bytes, wants: Callable[[bytes], bool]) -> Iterator[Source]:
             mtime = os.fstat(opened.fileno()).st_mtime_ns
             while (member := tar.next()) is not None:
                 tar.members.clear()  # or it would remember a million
-                if member.isreg() and not member.issparse():
-                    path = os.fsencode(member.name)
-                    if not _is_hidden(path) and wants(path):
-                        place = {"container": name, "key": key_of(member.name), "offset": member.offset_data}
-                        yield Source(path, size=member.size, mtime=mtime, **place)
+                path = os.fsencode(member.name)
+                if not member.isdir() and not _is_hidden(path) and wants(path):
+                    place = {"container": name, "key": key_of(member.name), "offset": member.offset_data}
+                    yield Source(path, size=member.size, mtime=mtime, problem=problem_of(member), **place)
             _need_end(opened, tar.offset)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         yield Source(name, problem=f"is no tar file that can be read to its end: {plain(error, 200)}")
     except UserError as error:
-        yield Source(name, problem=str(error))
+        yield Source(name, problem=plain(error))
+
+
+def problem_of(member: tarfile.TarInfo) -> Optional[str]:
+    """Why a member's bytes do not lie where its header ends, if they do not."""
+    if member.isreg() and not member.issparse():
+        return None
+    return "is a link, a sparse file or a device in its tar file; accepted: plain members"
 
 
 def _need_end(file, offset: int) -> None:

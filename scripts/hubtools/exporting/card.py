@@ -88,4 +88,16 @@ def append(folder: Path, section: str) -> None:
     """Adds a section at the card's end; one of the same heading, from an earlier export, goes."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    card.write_text(text.split(f"\n{HEADING}\n")[0].rstrip("\n") + "\n" + section, encoding="utf-8")
+    card.write_text(without_section(text).rstrip("\n") + "\n" + section, encoding="utf-8")
+
+
+def without_section(text: str) -> str:
+    """A card without the section of our heading, which ends at the next heading outside of a block of code."""
+    kept, inside, in_code = [], False, False
+    for line in text.splitlines(keepends=True):
+        in_code ^= line.startswith("```")
+        if not in_code and line.startswith(("# ", "## ")):
+            inside = line.rstrip() == HEADING
+        if not inside:
+            kept.append(line)
+    return "".join(kept)

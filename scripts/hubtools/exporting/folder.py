@@ -44,9 +44,11 @@ def export_folder(
         The exported files, by their path in the copy, and their sizes in bytes.
 
     Raises:
-        UserError: the folder does not pass verify, the model cannot be exported, or the output may not be made.
+        UserError: the folder does not pass verify, the model cannot be exported, or the output may not be made there.
     """
     check_output(output, overwrite, [folder])  # before the minutes that all else takes
+    if folder.resolve() in output.resolve().parents:
+        raise UserError(f"output {output} lies in {folder}, and would be copied into itself; name one outside of it")
     model, package, graphs = ready(folder)
     with staged(output, overwrite, [folder]) as copy:
         ignored = shutil.ignore_patterns(*IGNORED_FOLDERS, "__pycache__", ONNX_FOLDER, PROGRAM.split("/")[0])

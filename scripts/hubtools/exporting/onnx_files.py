@@ -67,14 +67,17 @@ def tidy(proto, graph: Graph) -> None:
 
 
 def quantize(file: Path) -> Path:
-    """Writes `NAME_quantized.onnx` beside `NAME.onnx`: products by weights in 8 bits, activations in 8 bits as they come.
+    """Writes `NAME_quantized.onnx` beside `NAME.onnx`, and `NAME_quantized.onnx_data` where that has weights beside it.
+
+    Products by weights are in 8 bits, activations in 8 bits as they come.
 
     Weights use seven of the eight bits: without the newest instructions two products of full range would not fit into
     the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
     """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target = file.with_name(f"{file.stem}{QUANTIZED}.onnx")
+    target, beside = file.with_name(f"{file.stem}{QUANTIZED}.onnx"), file.with_name(f"{file.name}_data").exists()
     with quiet():
         quantize_dynamic(
             file,
@@ -83,8 +86,12 @@ def quantize(file: Path) -> Path:
             per_channel=True,
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            use_external_data_format=file.with_name(f"{file.name}_data").exists(),
+            use_external_data_format=beside,
         )
+    if beside:  # onnxruntime has a name of its own for the weights beside a graph
+        proto = onnx.load(target)
+        target.with_name(f"{target.name}.data").unlink()
+        save(onnx, proto, target)
     return target
 
 
