@@ -11,6 +11,8 @@
 import itertools
 import math
 import os
+import struct
+import zlib
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +24,11 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # Pillow would clip the values of these modes to 0..255 without a word.
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+# What Pillow's decoders raise at damaged files, beside their own errors (which are OSErrors and SyntaxErrors).
+PICTURE_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 # --- checks of the arguments ------------------------------------------------------------------------------------------
@@ -61,8 +68,8 @@ def open_image(path):
     """
     try:
         with Image.open(path) as image:
-            return to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # SyntaxError: a broken PNG
+            return ImageOps.exif_transpose(check_image(image)).convert("RGB")
+    except PICTURE_ERRORS as error:
         raise ValueError(f"{os.fspath(path)}: cannot be read as an image: {error}") from error
 
 
@@ -71,16 +78,42 @@ def to_rgb(image):
     if isinstance(image, (str, os.PathLike)):
         return open_image(image)
     if isinstance(image, (np.ndarray, torch.Tensor)):
-        image = Image.fromarray(to_channels_last(np.asarray(image)))
+        image = Image.fromarray(to_channels_last(as_array(image)))
     if not isinstance(image, Image.Image):
         raise ValueError(
             f"an image must be a PIL image, a file's path, an array or a tensor, got {type(image).__name__}"
         )
+    return upright_rgb(check_image(image), getattr(image, "filename", "") or "an image")
+
+
+def check_image(image):
+    """The PIL image, undecoded; ValueError if it is empty or its values are wider than 8 bits."""
     if image.mode in WIDE_MODES:
         raise ValueError(f"an image of mode {image.mode!r} has more than 8 bits a channel; scale it to 'L' or 'RGB'")
     if 0 in image.size:
         raise ValueError(f"an image must not be empty, got {image.width} x {image.height} pixels")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    return image
+
+
+def upright_rgb(image, name):
+    """A PIL image, decoded where it has not been yet: upright by its EXIF orientation, RGB.
+
+    Raises:
+        ValueError: It cannot be decoded; the message begins with the name.
+    """
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except PICTURE_ERRORS as error:
+        raise ValueError(f"{name}: cannot be decoded: {error}") from error
+
+
+def as_array(pixels):
+    """An array, or a tensor of any device and dtype as one: NumPy has no bfloat16, which becomes float32."""
+    if not isinstance(pixels, torch.Tensor):
+        return pixels
+    pixels = pixels.detach().cpu()
+    narrow = pixels.is_floating_point() and pixels.element_size() < 4
+    return (pixels.float() if narrow else pixels).numpy()
 
 
 def to_channels_last(pixels):

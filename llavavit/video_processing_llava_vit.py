@@ -60,6 +60,7 @@ IMAGE_CONFIG = "preprocessor_config.json"
 IMAGE_MODULE = "image_processing_llava_vit"
 SELECTIONS = ("codec", "difference", "none")
 WIDEST = 8  # longer side to shorter: of a wider frame only the middle is resized, since the crop takes less still
+MOST_PLACES = 2**16  # in time: far more than any model tells apart
 READ_AHEAD = 2  # frames waiting to be resized: what a long clip of large frames costs in memory
 READS = 4  # a file whose frame count is estimated wrongly is read twice, a damaged one again in one thread
 
@@ -145,7 +146,7 @@ class ClipReader:
         return {
             "pixel_values": normalise(self.frames, options["image_mean"], options["image_std"]),
             "visible_indices": visible,
-            "patch_positions": patch_positions(visible, len(self.frames), side),
+            "patch_positions": patch_positions(visible, len(self.frames), side, options["num_places"]),
             "frame_times": self.times,
             "frame_indices": self.indices,
         }
@@ -272,6 +273,7 @@ def check_size(size, patch_size):
 
 ARGUMENTS = (
     "num_frames",
+    "num_places",
     "size",
     "patch_size",
     "max_visible_patches",
@@ -309,6 +311,9 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
 
     Args:
         num_frames (`int`): Frames T to sample, evenly from first to last. A shorter clip gives each frame once.
+        num_places (`int`): Places in time on which the sampled frames are spread evenly, the first on the first and the
+            last on the last, rounded down. With fewer places than frames some frames share one. As many places as frames
+            gives each frame its own number. At most 65536.
         size (`int`): Pixels; the shorter side is made so long, then the centre is cut out. A multiple of `patch_size`.
         patch_size (`int`): Side p of the model's patches, pixels.
         max_visible_patches (`int`): How many patches of a clip to keep, of all frames together.
@@ -335,6 +340,7 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
     def __init__(
         self,
         num_frames=64,
+        num_places=64,
         size=224,
         patch_size=14,
         max_visible_patches=2048,
@@ -357,6 +363,9 @@ class LlavaViTVideoProcessor(ImageProcessingMixin):
         if not isinstance(keep_first_frame, bool):
             raise ValueError(f"keep_first_frame must be True or False, got {keep_first_frame!r}")
         self.num_frames = check_positive("num_frames", num_frames)
+        self.num_places = check_positive("num_places", num_places)
+        if self.num_places > MOST_PLACES:
+            raise ValueError(f"num_places must be at most {MOST_PLACES}, got {num_places}")
         self.patch_size = check_positive("patch_size", patch_size)
         self.size = check_size(size, self.patch_size)
         self.max_visible_patches = check_positive("max_visible_patches", max_visible_patches)
@@ -558,6 +567,25 @@ def write_whole(path, text):
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
 
+def chosen_processor(given):
+    """The video processor among the processors that a pipeline was given by name; None where it was given none.
+
+    Raises:
+        ValueError: One is another processor, or a name of one, or they are not the same.
+    """
+    for name, value in given.items():
+        if type(value).__name__ != LlavaViTVideoProcessor.__name__:  # or of another copy of this file
+            found = repr(value) if isinstance(value, (str, os.PathLike)) else type(value).__name__
+            raise ValueError(
+                f"{name} must be a {LlavaViTVideoProcessor.__name__}, which reads this model's clips, got {found}; "
+                "load one with AutoProcessor.from_pretrained, or leave it out"
+            )
+    chosen = next(iter(given.values()), None)
+    if any(value is not chosen for value in given.values()):
+        raise ValueError(f"{' and '.join(given)} are different processors; give one")
+    return chosen
+
+
 @lru_cache(maxsize=1)
 def video_classification_pipeline():
     # Made on demand: importing the library's pipelines takes seconds, and only pipeline() needs them.
@@ -574,11 +602,9 @@ def video_classification_pipeline():
             False
         )
 
-        def __init__(self, model, *args, image_processor=None, video_processor=None, **kwargs):
-            processor = next(
-                (given for given in (video_processor, image_processor) if isinstance(given, LlavaViTVideoProcessor)),
-                None,
-            )
+        def __init__(self, model, *args, image_processor=None, video_processor=None, processor=None, **kwargs):
+            given = {"processor": processor, "video_processor": video_processor, "image_processor": image_processor}
+            processor = chosen_processor({name: value for name, value in given.items() if value is not None})
             if processor is None:
                 revision = getattr(model.config, "_commit_hash", None) or "main"
                 processor = LlavaViTVideoProcessor.from_pretrained(model.config.name_or_path, revision=revision)

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .image_processing_llava_vit import PICTURE_ERRORS, WIDE_MODES, as_array, upright_rgb
+
 try:
     import av
     from av.stream import Disposition  # from version 15 on
@@ -28,14 +30,14 @@ except ImportError:
     av = None
 
 
-# Pillow would clip the values of these modes to 0..255 without a word.
-WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 # FFmpeg would draw a text file as a film of a terminal, or follow a list to other files.
 FOREIGN_FORMATS = ("tty", "hls", "concat", "dash", "lavfi", "sdp", "rtsp", "subviewer", "srt")
 # No other protocol than files; what is read from memory may not open files either.
 FILE_OPTIONS = {"protocol_whitelist": "file"}
 MEMORY_OPTIONS = {"protocol_whitelist": "none"}
 AS_MANY_AS_CORES, ONE_THREAD = 0, 1
+# The EXIF tag, and its values for images that are stored with their rows and columns exchanged.
+EXIF_ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 # (a, b, c, d) of a display matrix, its signs -> what numpy does to the stored rows and columns
 UPRIGHT = {
     (1, 0, 0, 1): lambda frame: frame,
@@ -376,26 +378,33 @@ class FramesClip:
 
 
 def frame_size(frame):
-    """What must agree between the frames of a clip."""
-    return frame.size if isinstance(frame, Image.Image) else tuple(getattr(frame, "shape", ()))
+    """What must agree between the frames of a clip: the upright size of a PIL image, the shape of others."""
+    if not isinstance(frame, Image.Image):
+        return tuple(getattr(frame, "shape", ()))
+    # Asked without EXIF data, PNG files would be decoded to look for some at their end.
+    try:
+        orientation = frame.getexif().get(EXIF_ORIENTATION) if "exif" in frame.info else None
+    except PICTURE_ERRORS:
+        return frame.size  # what cannot be read says nothing of it
+    return frame.size[::-1] if orientation in SIDEWAYS else frame.size
 
 
 def frame_pixels(frame, name):
     """(H, W, 3) uint8 of one frame.
 
     Raises:
-        ValueError: Not an image, or values whose range is not known; 16-bit and other wide values are never clipped.
+        ValueError: Not an image, one that cannot be decoded, or values whose range is not known; 16-bit and other wide
+            values are never clipped.
     """
     if isinstance(frame, Image.Image):
         if frame.mode in WIDE_MODES:
             raise ValueError(
                 f"{name}: mode {frame.mode} has more than 8 bits; scale it to 0..255 and convert it to mode L or RGB"
             )
-        return np.asarray(frame.convert("RGB"))
+        return np.asarray(upright_rgb(frame, name))
     if not isinstance(frame, (np.ndarray, torch.Tensor)):
         raise ValueError(f"{name}: must be a PIL image, an array or a tensor, got {type(frame).__name__}")
-    pixels = frame.detach().cpu().numpy() if isinstance(frame, torch.Tensor) else frame
-    pixels = channels_last(pixels, name, isinstance(frame, torch.Tensor))
+    pixels = channels_last(as_array(frame), name, isinstance(frame, torch.Tensor))
     if 0 in pixels.shape:
         raise ValueError(f"{name}: is empty, shape {pixels.shape}")
     pixels = as_bytes(pixels, name)

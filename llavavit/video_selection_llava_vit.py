@@ -64,7 +64,6 @@ MARGIN = CELL + 4  # pixels around a reference: a block that lies further out is
 
 STILL_FRAMES = 4
 STILL_BELOW, FLAT_BELOW, FLAT_SPREAD = 2.0, 4.0, 0.15  # mean energies of patches on a scale of 255
-VIRTUAL_FRAMES = 64
 
 
 # --- the choice of patches --------------------------------------------------------------------------------------------
@@ -77,9 +76,12 @@ def sample_indices(num_source, num_frames):
     return np.linspace(0, num_source - 1, num_frames).astype(np.int64)
 
 
-def patch_positions(indices, num_frames, side):
-    """(N, 3) int64 of (t, row, column) for patch indices (N,); T sampled frames sit at linspace(0, 63, T), rounded down."""
-    frames = np.linspace(0, VIRTUAL_FRAMES - 1, num_frames).astype(np.int64)
+def patch_positions(indices, num_frames, side, num_places):
+    """(N, 3) int64 of (t, row, column) for patch indices (N,).
+
+    The T = `num_frames` sampled frames sit at linspace(0, num_places - 1, T), rounded down.
+    """
+    frames = np.linspace(0, num_places - 1, num_frames).astype(np.int64)
     frame, place = np.divmod(indices, side * side)
     return np.stack((frames[frame], place // side, place % side), axis=-1)
 

@@ -395,6 +395,10 @@ BAD_SAMPLES = {
         ([clip()[0]], [None, None]),
         "visible_indices must have an entry for each of 1 samples, got 2",
     ),
+    "a selection that is a list": (
+        ([clip()[0]], [[0, 5, 9]]),
+        "sample 0: visible_indices must be a torch.Tensor, got list",
+    ),
     "one position too few": (
         ([clip()[0]], None, [torch.zeros(35, 3)]),
         r"sample 0: patch_positions .*\(36, 3\), got shape \(35, 3\)",

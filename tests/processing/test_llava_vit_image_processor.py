@@ -6,9 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hubtools.errors import UserError
+from hubtools.finetuning.inputs import open_picture
 from measure import assert_outputs_close
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
+from byteformer import image_processing_byteformer
 from llavavit import LlavaViTConfig, LlavaViTImageProcessor, LlavaViTModel, LlavaViTVideoProcessor
 from llavavit.image_processing_llava_vit import fitting_grid
 
@@ -99,12 +103,40 @@ REFUSED = {
     "four channels": (lambda make: make()(np.zeros((8, 8, 4), np.uint8)), "pixels must be uint8 (H, W), (H, W, 3)"),
     "16 bits a channel": (lambda make: make()(Image.new("I;16", (8, 8))), "mode 'I;16' has more than 8 bits"),
     "an empty image": (lambda make: make()(Image.new("RGB", (0, 8))), "must not be empty, got 0 x 8"),
+    "half precision": (lambda make: make()(torch.zeros(8, 8, 3, dtype=torch.bfloat16)), "pixels must be uint8"),
     "no such file": (lambda make: make()("nowhere.png"), "nowhere.png: cannot be read as an image"),
     "another processor's file": (
         lambda make: LlavaViTImageProcessor.from_dict({"image_processor_type": "CLIPImageProcessor", "size": 224}),
         "preprocessor_config.json is of CLIPImageProcessor, which reads images otherwise",
     ),
 }
+
+
+def test_damaged_files_are_refused_by_name_however_they_are_opened(tmp_path):
+    for suffix in ("jpg", "png", "webp"):
+        path = tmp_path / f"cut.{suffix}"
+        Image.fromarray(noise(64, 64)).save(path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        forms = [path] if suffix == "webp" else [path, Image.open(path)]  # Pillow opens no half of a WebP file
+        for form in forms:
+            with pytest.raises(ValueError, match=rf"cut\.{suffix}: cannot be (read|decoded)"):
+                LlavaViTImageProcessor(patch_size=8)([form])
+
+
+@pytest.mark.parametrize("error", image_processing_byteformer.PICTURE_ERRORS)
+def test_whatever_a_decoder_raises_is_a_refusal_of_the_file(tmp_path, monkeypatch, error):
+    def decode(*_):
+        raise error("broken")
+
+    noise_file = tmp_path / "noise.png"
+    Image.fromarray(noise(8, 8)).save(noise_file)
+    monkeypatch.setattr(PngImageFile, "load", decode)
+    for form, word in ((noise_file, "read"), (Image.open(noise_file), "decoded")):
+        with pytest.raises(ValueError, match=f"noise.png: cannot be {word}.*broken"):
+            LlavaViTImageProcessor(patch_size=8)(form)
+    with pytest.raises(UserError, match="noise.png cannot be read as a picture"):
+        open_picture(noise_file)
 
 
 @pytest.mark.parametrize("case", REFUSED)

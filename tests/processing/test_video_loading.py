@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,17 @@ pipe = pipeline("video-classification", model="model", trust_remote_code=True)
 answers["pipeline"] = answer(pipe, "clip.mp4")
 answers["batch"] = {entry["label"]: entry["score"] for entry in pipe(["clip.mp4", "clip.mp4"], batch_size=2)[1]}
 answers["best"] = pipe("clip.mp4", top_k=1)
+answers["given"] = {}
+few = AutoProcessor.from_pretrained("model", trust_remote_code=True, num_frames=3)
+for name in ("processor", "video_processor", "image_processor"):
+    own = pipeline("video-classification", model="model", trust_remote_code=True, **{name: few})
+    answers["given"][name] = own.image_processor.num_frames
+    for other in (clip, "model"):
+        try:
+            chosen = pipeline("video-classification", model="model", trust_remote_code=True, **{name: other})
+            answers["given"][name + (" str" if other == "model" else " other")] = type(chosen.image_processor).__name__
+        except ValueError as error:
+            answers["given"][name + (" str" if other == "model" else " other")] = str(error)
 try:
     pipe(image)
 except ValueError as error:
@@ -103,6 +115,11 @@ def test_auto_classes_and_pipeline(folder):
         assert answers[way] == pytest.approx(answers["by hand"], abs=1e-5)
     assert answers["best"][0]["label"] == max(answers["by hand"], key=answers["by hand"].get)
     assert "images=" in answers["image"]
+    for name in ("processor", "video_processor", "image_processor"):
+        assert answers["given"][name] == 3
+        assert re.search("LlavaViTVideoProcessor.* got CLIPImageProcessor", answers["given"][f"{name} other"])
+        # Some releases load what a name stands for, and hand that over.
+        assert re.search("^LlavaViTVideoProcessor$|got ('model'|CLIPImageProcessor)", answers["given"][f"{name} str"])
     assert {
         "preprocessor_config.json",
         "video_preprocessor_config.json",
@@ -117,7 +134,7 @@ def test_auto_classes_and_pipeline(folder):
 
 def test_saving_and_loading_keep_every_setting(tmp_path):
     settings = {
-        "num_frames": 5, "size": 48, "patch_size": 8, "max_visible_patches": 7, "selection": "difference", "keep_first_frame": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
+        "num_frames": 5, "num_places": 9, "size": 48, "patch_size": 8, "max_visible_patches": 7, "selection": "difference", "keep_first_frame": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6],
     }  # fmt: skip
     LlavaViTVideoProcessor(**settings).save_pretrained(tmp_path)
     loaded = LlavaViTVideoProcessor.from_pretrained(tmp_path)

@@ -224,6 +224,31 @@ def test_an_honest_file_gives_no_warning(files):
             processor()(videos=path)
 
 
+def test_pil_frames_are_turned_as_their_exif_says(tmp_path, frames):
+    exif, upright, lying = Image.Exif(), [Image.fromarray(frame) for frame in frames[:4]], []
+    exif[0x0112] = 6
+    for number, frame in enumerate(upright):
+        frame.transpose(Image.Transpose.ROTATE_90).save(tmp_path / f"{number}.png", exif=exif)
+        lying.append(Image.open(tmp_path / f"{number}.png"))
+    expected = processor(selection="difference")(videos=upright)
+    assert same(processor(selection="difference")(videos=lying), expected)
+    assert same(processor(selection="difference")(videos=upright[:2] + lying[2:]), expected)  # of one upright size
+    for number, frame in enumerate(upright):
+        frame.save(tmp_path / f"{number}.png", exif=b"Exif\0\0nothing")
+    broken = [Image.open(tmp_path / f"{number}.png") for number in range(4)]
+    assert same(processor(selection="difference")(videos=broken), expected)
+
+
+def test_tensors_of_any_dtype_are_frames(frames):
+    levels = torch.from_numpy(frames // 64 * 64)  # exact in bfloat16
+    expected = processor(selection="none")(videos=levels)["pixel_values"]
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        scaled = (levels / 255).to(dtype).requires_grad_()
+        found = processor(selection="none")(videos=scaled)["pixel_values"]
+        assert np.abs(found - expected).max() < 0.05, dtype  # a level or two of 255
+        assert np.array_equal(processor(selection="none")(videos=list(scaled))["pixel_values"], found)
+
+
 # --- refused, in one line that names the file and the reason ----------------------------------------------------------
 
 
@@ -248,6 +273,11 @@ def refused_files(folder, frames):
     return {name: (folder / name, f"{name}: .*{reason}") for name, reason in reasons.items()}
 
 
+def halved(path):
+    """The picture as Pillow opens it, without the second half of its file."""
+    return Image.open(io.BytesIO(path.read_bytes()[: path.stat().st_size // 2]))
+
+
 def refused_values(folder, frames):
     wide = Image.fromarray(frames[0, ..., 0].astype(np.uint16) * 200)
     closed = io.BytesIO(b"x")
@@ -258,6 +288,7 @@ def refused_values(folder, frames):
         "text file": (io.StringIO("text"), "mode 'rb'"), "closed file": (closed, "closed"), "number": (5, "from int"), "dictionary": ({}, "from dict"),
         "one image": (Image.fromarray(frames[0]), "images="), "mixture": ([frames[0], "clip.mp4"], "frames and clips"), "two sizes": ([frames[0], frames[1, :50]], "one size"),
         "16-bit frames": (frames.astype(np.uint16) * 200, "uint16"), "16-bit images": ([wide] * 3, "I;16"), "out of range": (frames * 1.0, "0..255"),
+        "half a picture": ([halved(folder / "photo.jpg")] * 3, "the clip, frame 0: cannot be decoded"),
         "not a number": ([np.full((9, 9, 3), np.nan)], "nan"), "five channels": (np.zeros((3, 9, 9, 5), np.uint8), "channels"), "one picture": (frames[0, ..., 0], "four dimensions"),
         "names in a list": ([["clip.mp4"]], "got str"), "unlike lengths": ([frames, frames[:1]], "number of patches"),
     }  # fmt: skip
@@ -275,7 +306,7 @@ def test_bad_inputs_are_refused_in_one_line(tmp_path, frames):
 @pytest.mark.parametrize(
     "setting",
     [
-        {"max_visible_patches": 0}, {"num_frames": 0}, {"num_frames": 2.5}, {"size": 60}, {"size": {"height": 56, "width": 70}}, {"patch_size": -1}, {"selection": "residual"},
+        {"max_visible_patches": 0}, {"num_frames": 0}, {"num_frames": 2.5}, {"num_places": 0}, {"num_places": 2**63}, {"size": 60}, {"size": {"height": 56, "width": 70}}, {"patch_size": -1}, {"selection": "residual"},
         {"keep_first_frame": "yes"}, {"image_std": [1, 0, 1]}, {"image_mean": [0.5]}, {"frames": 8},
     ],
 )  # fmt: skip

@@ -147,8 +147,10 @@ def test_the_still_rule_is_the_plain_one_wherever_the_budget_holds_both():
 def test_sampling_and_positions():
     assert sample_indices(300, 64).tolist() == [int(place) for place in np.linspace(0, 299, 64)]
     assert sample_indices(5, 64).tolist() == [0, 1, 2, 3, 4]
-    assert patch_positions(np.array([0, 17, 300]), 64, 16).tolist() == [[0, 0, 0], [0, 1, 1], [1, 2, 12]]
-    assert patch_positions(np.array([0, 4, 8, 12]), 4, 2)[:, 0].tolist() == [0, 21, 42, 63]
+    assert patch_positions(np.array([0, 17, 300]), 64, 16, 64).tolist() == [[0, 0, 0], [0, 1, 1], [1, 2, 12]]
+    assert patch_positions(np.array([0, 4, 8, 12]), 4, 2, 64)[:, 0].tolist() == [0, 21, 42, 63]
+    assert patch_positions(np.array([0, 4, 8, 12]), 4, 2, 4)[:, 0].tolist() == [0, 1, 2, 3]
+    assert patch_positions(np.array([0, 4, 8, 12]), 4, 2, 2)[:, 0].tolist() == [0, 0, 0, 1]  # frames share a place
 
 
 def test_a_panning_camera_alone_moves_nothing():

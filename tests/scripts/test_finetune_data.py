@@ -15,7 +15,7 @@ from hubtools.finetuning.inputs import pad_bytes
 from hubtools.finetuning.saving import training_section
 from hubtools.packages import PACKAGES, ROOT
 from measure import assert_outputs_close
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, write_recipe
 
 TRAINED = ROOT / "hub_repos"
@@ -162,6 +162,17 @@ def test_splits_with_other_classes_are_refused(tmp_path):
     make_classes(tmp_path / "data" / "val", {"a": 5, "c": 5}, write_bytes)
     with pytest.raises(UserError, match="same classes.*b, c"):
         read_folder(tmp_path / "data", seed=0)
+
+
+def test_a_picture_with_too_much_text_is_named(tmp_path):
+    """Pillow refuses to unpack the text chunk with an error of its own kind."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", " " * 2 * PngImagePlugin.MAX_TEXT_CHUNK, zip=True)
+    folder = make_classes(tmp_path / "data", {"a": 4, "b": 4}, write_picture)
+    Image.new("RGB", (8, 8)).save(folder / "a" / "talkative.png", pnginfo=text)
+    recipe = small_recipe(tmp_path, LLAVA_VIT_TOML)
+    with pytest.raises(UserError, match="1 of 9 files are not pictures that Pillow knows: .*talkative.png"):
+        build_data(str(folder), recipe, recipe.build_config(), None, 0)
 
 
 @pytest.mark.parametrize("write, decoded", [(write_bytes, False), (write_picture, True)])

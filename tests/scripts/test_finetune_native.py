@@ -192,6 +192,9 @@ def test_videos_that_cannot_be_learned_are_refused_by_name(tmp_path):
     refused("--augment flip is for pictures that are decoded; videos are not", start, *fixed, "--augment", "flip")
     tower = start_from(tmp_path, "frame_windows_size = 4", "windows")
     refused("has frame_windows_size 4 and out_hidden_size None", tower, *fixed)
+    merging = start_from(tmp_path, "out_hidden_size = 16\nuse_head = false", "merger")
+    for folder in (tower, merging):
+        refused("accepted for videos: 0 and none", folder, "--dataset", "moving-digits", *fixed[2:])
     (data / "dark" / "03.mp4").write_bytes(b"not a clip at all")
     (data / "light" / "05.mp4").write_bytes(b"")
     refused("2 of 40 files are neither pictures nor videos that can be read: ", start, *fixed)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import assemble
+import numpy as np
 import pytest
 import torch
 from hubtools.assembly.build import build_folder
@@ -23,6 +24,8 @@ from language_models import GOLDEN, TOWER_SHARDS, golden_config, host, tower_sta
 from measure import OUTPUTS, relative_error
 from safetensors.torch import load_file, save_file
 from small import call, write_recipe
+
+from llavavit import LlavaViTModel, LlavaViTVideoProcessor
 
 pytestmark = pytest.mark.usefixtures("warm_python")
 
@@ -76,6 +79,7 @@ def test_out_of_the_language_model_and_back(tmp_path, name):
     config = golden_config(name)
     block = config["patch_size"] * config["spatial_merge_size"]
     assert processor["crop_size"]["height"] % block == 0 and processor["image_processor_type"] == "CLIPImageProcessor"
+    check_videos(tmp_path / "tower", block)
 
     back = tmp_path / "visual.safetensors"
     result = call(assemble.main, "--checkpoint", tmp_path / "tower", "--to", "llava-onevision-2", "--output", back)
@@ -87,6 +91,21 @@ def test_out_of_the_language_model_and_back(tmp_path, name):
     build_folder(tmp_path / "again", load_recipe(str(write_tower_recipe(tmp_path, name))), back)
     first, again = (tmp_path / folder / "model.safetensors" for folder in ("tower", "again"))
     assert first.read_bytes() == again.read_bytes()
+
+
+def check_videos(folder, block):
+    """What the folder's video processor makes of a clip is what its model takes, and means the clip as a whole."""
+    processor = LlavaViTVideoProcessor.from_pretrained(folder, num_frames=6)
+    model = LlavaViTModel.from_pretrained(folder).eval()
+    inputs = processor(videos=np.random.default_rng(0).integers(0, 256, (6, 50, 70, 3), np.uint8), return_tensors="pt")
+    assert processor.size % block == 0 and inputs["visible_indices"].shape[1] == inputs["patch_positions"].shape[1]
+    inputs["patch_positions"][..., 0] = torch.tensor(inputs.frame_indices[0]).repeat_interleave(
+        inputs["visible_indices"].shape[1] // 6
+    )
+    with torch.no_grad():
+        found, whole = model(**inputs), model(inputs["pixel_values"])
+    for name in ("last_hidden_state", "merged_states"):
+        assert relative_error(found[name], whole[name]) <= OUTPUTS, name
 
 
 def write_tower_recipe(folder, name="tower_windows", **settings):

@@ -26,6 +26,7 @@ class Data:
         reading: how files became inputs, for the card, where the processor's kind alone does not tell.
         processor_settings: what the trained model's processor must say otherwise than the one it started with, so that a
             pipeline reads files as training did.
+        video_processor_settings: the same, for its video processor.
         apart: batch -> (indices, inputs) of parts without padding, where padding would move the scores: the model is measured
             on those, as a pipeline sees one input at a time.
         sparse_inputs: batch -> the inputs that restrict the model to a part of it, where the data know one. Every second
@@ -42,6 +43,7 @@ class Data:
     description: str
     reading: str = ""
     processor_settings: Dict[str, Any] = field(default_factory=dict)
+    video_processor_settings: Dict[str, Any] = field(default_factory=dict)
     apart: Optional[Callable[[dict], List[Tuple[torch.Tensor, dict]]]] = None
     sparse_inputs: Optional[Callable[[dict], dict]] = None
 

@@ -91,6 +91,7 @@ def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Da
         raise UserError(
             f"moving-digits are clips, which {recipe.package.name} cannot take; accepted: a folder of a package that classifies videos"
         )
+    _refuse_towers(recipe, config)
     if moving_digits.SIDE % config.patch_size or config.num_channels != 3:
         raise UserError(
             f"moving-digits are RGB clips of {moving_digits.SIDE} pixels, which must be whole patches; "
@@ -108,6 +109,7 @@ def _moving_digits(recipe: Recipe, config: Any, processor: Any, seed: int) -> Da
         name="moving-digits",
         description=f"Clips of {moving_digits.FRAMES} frames of {moving_digits.SIDE}x{moving_digits.SIDE} pixels in which one of scikit-learn's "
         "1,797 handwritten digits moves in one of eight directions; the test shows digits that training never saw.",
+        video_processor_settings=moving_digits.video_processor_settings(processor, config),
         # A model that may keep every patch has nothing to choose.
         sparse_inputs=moving_digits.residual_inputs if config.max_visible_patches < patches else None,
     )
@@ -192,17 +194,22 @@ def check_videos(paths: List[Path]) -> None:
         )
 
 
-def _clip_processor(recipe: Recipe, config: Any) -> Any:
-    """The video processor that the trained folder will have.
-
-    Raises:
-        UserError: a model that takes whole blocks or whole videos alone: it classifies no selection of patches.
-    """
+def _refuse_towers(recipe: Recipe, config: Any) -> None:
+    """Raises UserError for a model that takes whole blocks or whole videos alone: it classifies no selection of patches."""
     if config.frame_windows_size or config.out_hidden_size is not None:
         raise UserError(
             f"{recipe.name} has frame_windows_size {config.frame_windows_size} and out_hidden_size {config.out_hidden_size}; "
             "accepted for videos: 0 and none, since of a video some patches are chosen"
         )
+
+
+def _clip_processor(recipe: Recipe, config: Any) -> Any:
+    """The video processor that the trained folder will have.
+
+    Raises:
+        UserError: a model that classifies no selection of patches.
+    """
+    _refuse_towers(recipe, config)
     processor_class = getattr(recipe.package.load(), recipe.package.video_processor.class_name)
     return processor_class.from_dict(video_processor(recipe, config))
 

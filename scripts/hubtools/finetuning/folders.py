@@ -152,5 +152,5 @@ def _is_picture(path: Path) -> bool:
             return True
     except Image.DecompressionBombError:
         return True  # a picture, though one that nobody should decode: opening it tells
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, ValueError):  # ValueError: a text chunk that unpacks to too much
         return False

@@ -137,12 +137,7 @@ def open_picture(source: Source) -> Image.Image:
         return source
     try:
         return load_image(str(source))
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:  # SyntaxError: how Pillow reports a broken PNG
+    except PACKAGES["llavavit"].load().image_processing_llava_vit.PICTURE_ERRORS as error:
         raise UserError(f"{source} cannot be read as a picture: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 import random
 from functools import lru_cache
-from typing import Dict, Sequence
+from typing import Any, Dict, Sequence
 
 import numpy as np
 import torch
@@ -81,6 +81,25 @@ def to_pixel_values(clips: np.ndarray, mean: Sequence[float], std: Sequence[floa
     grey = torch.from_numpy(clips).float()[:, None] / 255
     shape = (1, -1, 1, 1, 1)
     return (grey - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+def video_processor_settings(processor: Any, config: Any) -> Dict[str, Any]:
+    """What a video processor must be told to read such clips as training does: frame t at place t.
+
+    Args:
+        processor: the image processor, whose means and deviations `collate` takes.
+        config: of the model, which keeps `max_visible_patches` of a residual.
+    """
+    return {
+        "num_frames": FRAMES,
+        "num_places": FRAMES,
+        "size": SIDE,
+        "max_visible_patches": config.max_visible_patches,
+        "selection": "difference",
+        "keep_first_frame": False,
+        "image_mean": np.broadcast_to(processor.image_mean, 3).tolist(),
+        "image_std": np.broadcast_to(processor.image_std, 3).tolist(),
+    }
 
 
 class TrainingClips(Dataset):

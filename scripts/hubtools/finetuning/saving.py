@@ -36,6 +36,7 @@ def write_finetuned_folder(
         name=folder.name,
         architecture=recipe.package.models[HEADS[data.task]],
         processor={**recipe.processor, **data.processor_settings},
+        video_processor={**recipe.video_processor, **data.video_processor_settings},
         card={**recipe.card, "summary": summary(recipe, data, outcome), "metrics": metrics(data, outcome)},
     )
     state = {name: tensor.detach().float().contiguous() for name, tensor in outcome.model.state_dict().items()}

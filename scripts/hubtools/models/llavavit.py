@@ -98,6 +98,7 @@ def sizes(shapes: Shapes) -> Dict[str, Any]:
 
 NATIVE_PROCESSOR = "LlavaViTImageProcessor"
 SIDE = 224  # pixels of a clip's frames, where the pictures are no smaller
+PLACES = 64  # in time, over which a clip's frames are spread where the recipe does not say otherwise
 
 # Of the forward checks: small, so that the largest model takes seconds. In blocks, which are one patch without a merger.
 ROWS, COLUMNS, FRAMES = 2, 3, 3
@@ -114,7 +115,7 @@ class Forwards:
     @property
     def block(self) -> int:
         """Side of the blocks that a merger joins, in patches."""
-        return 1 if self.config.out_hidden_size is None else self.config.spatial_merge_size
+        return merged_side(self.config)
 
     @property
     def patches(self) -> int:
@@ -278,17 +279,21 @@ def try_processor(probe, processor) -> str:
     return f"a picture becomes pixel_values of shape {tuple(pixels.shape)}"
 
 
+def merged_side(config: Any) -> int:
+    """Side of the blocks that a merger joins, in patches; 1 without a merger."""
+    return 1 if config.out_hidden_size is None else config.spatial_merge_size
+
+
 def default_processor(config: Any) -> Dict[str, Any]:
     """What the model was trained with, in the terms of transformers' CLIPImageProcessor; for a merger whole blocks."""
-    block = 1 if config.out_hidden_size is None else config.patch_size * config.spatial_merge_size
+    block = 1 if config.out_hidden_size is None else config.patch_size * merged_side(config)
     side = max(block, config.image_size // block * block)
     return {"size": side, "crop_size": side}
 
 
 def native_defaults(config: Any) -> Dict[str, Any]:
     """What the processor of native resolution must have of the model: patches, and the merger's blocks."""
-    merge = 1 if config.out_hidden_size is None else config.spatial_merge_size
-    return {"patch_size": config.patch_size, "merge_size": merge}
+    return {"patch_size": config.patch_size, "merge_size": merged_side(config)}
 
 
 def subject(recipe: Any, config: Any) -> Optional[str]:
@@ -305,11 +310,12 @@ def is_tower(config: Any) -> bool:
 
 
 def try_video_processor(probe, processor) -> str:
-    """Runs a folder's video processor on frames; by their difference, which needs no decoder."""
+    """Runs a folder's video processor on frames; in place of the codec by their difference, which needs no decoder."""
     import torch
 
     frames = torch.arange(3 * 40 * 50 * 3).reshape(3, 40, 50, 3) ** 2 % 251
-    inputs = processor(videos=frames.to(torch.uint8), return_tensors="pt", selection="difference")
+    selection = "difference" if processor.selection == "codec" else processor.selection
+    inputs = processor(videos=frames.to(torch.uint8), return_tensors="pt", selection=selection)
     pixels, visible = inputs["pixel_values"], inputs["visible_indices"]
     patch = probe.model_config()["patch_size"]
     if processor.patch_size != patch:
@@ -321,15 +327,17 @@ def try_video_processor(probe, processor) -> str:
 
 def video_defaults(config: Any, images: Mapping[str, Any]) -> Dict[str, Any]:
     """The video processor's settings by the model's sizes and by what `images` says of pictures."""
-    patch = config.patch_size
+    block = config.patch_size * merged_side(config)
     stated = images["crop_size"] if images.get("do_center_crop", True) else images["size"]
     side = min(
         SIDE, *(stated.values() if isinstance(stated, dict) else stated if isinstance(stated, list) else [stated])
     )
     return {
-        "size": max(patch, side // patch * patch),
-        "patch_size": patch,
+        "num_places": PLACES,
+        "size": max(block, side // block * block),
+        "patch_size": config.patch_size,
         "max_visible_patches": config.max_visible_patches,
+        **({"selection": "none"} if is_tower(config) else {}),
         "image_mean": three(images["image_mean"]),
         "image_std": three(images["image_std"]),
     }
@@ -349,8 +357,9 @@ def parameters(config: Any) -> int:
 
 def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
     """What the templates of the cards leave open."""
+    places = {"num_places": recipe.video_processor.get("num_places", PLACES)}
     if recipe.auto_class != "AutoModel":
-        return {"sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
+        return {**places, "sparse_line": f"print(tuple(output.logits.shape))  # (1, {config.num_labels})"}
     pooled = (
         "print(output.pooler_output.shape)  # (1, hidden size)"
         if config.use_head
@@ -359,6 +368,7 @@ def card_values(recipe: Any, config: Any) -> Dict[str, Any]:
     merges = config.out_hidden_size is not None
     merged = "print(tuple(output.merged_states.shape))  # (blocks, width of the language model)"
     return {
+        **places,
         "block": config.spatial_merge_size if merges else 1,
         "merged_line": merged if merges else "print(output.merged_states)  # None: this folder has no merger",
         "pooled_line": pooled,
