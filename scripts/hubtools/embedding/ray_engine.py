@@ -66,7 +66,7 @@ def compute_on_ray(windows: Iterable[Window], read: Careful, job: Any) -> Iterat
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # not one that says only that there was one
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised
     remaining = iter(windows)
     while span := list(islice(remaining, SPAN)):
         try:
