@@ -10,12 +10,13 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence
 
 from .errors import UserError, shown, some, system_errors_told
 from .foreign.files import is_regular, read_json_object
 
 STAGING_PREFIX = ".partial-"
+PART = ".partial"  # of a single file, which is hidden until it is whole
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 # What assemble.py, finetune.py, export.py and save_pretrained write into a model's folder. Anything else in it is somebody's own.
 WRITTEN = re.compile(
@@ -116,11 +117,26 @@ def staged(output: Path, overwrite: bool = False, inputs: Sequence[Path] = ()) -
             shutil.rmtree(room, ignore_errors=True)
 
 
+def write_whole(file: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` make a file beside `file`, and then gives it the name; what stood there is replaced at that moment.
+
+    It is on the disk before it bears the name, and nothing is left beside it where that fails.
+    """
+    part = file.with_name(f".{file.name}{PART}")
+    try:
+        write(part)
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(part, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
 def replace_text(file: Path, text: str) -> None:
     """Writes a small file whole or not at all."""
-    part = file.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, file)
+    write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 @contextlib.contextmanager

@@ -1,29 +1,14 @@
-"""Files of the output: whole or not at all, and on the disk before they bear their name."""
+"""What an output is guarded by: hashes, one run at a time, and nothing left of a run that was killed."""
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 from ..errors import UserError
+from ..staging import PART
 
-PARTIAL = ".partial"
 LOCK = ".lock"
-
-
-def write_whole(file: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` make a file beside `file`, and then gives it the name; what stood there is replaced at that moment."""
-    part = file.with_name(f".{file.name}{PARTIAL}")
-    try:
-        write(part)
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def hash_content(file: Path) -> str:
@@ -36,7 +21,7 @@ def hash_content(file: Path) -> str:
 
 def clear_partial(folder: Path) -> None:
     """Removes what a killed run left behind."""
-    for left in folder.glob(f".*{PARTIAL}"):
+    for left in folder.glob(f".*{PART}"):
         left.unlink()
 
 

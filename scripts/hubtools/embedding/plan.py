@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError, shown
 from ..foreign.files import read_json_object
-from .files import hash_content, write_whole
+from ..staging import replace_text, write_whole
+from .files import hash_content
 from .sources import Source, weight_of
 
 FORMAT = 1
@@ -187,7 +188,7 @@ class Plan:
         entry = {"inputs": table.num_rows, "changed": changed, "sha256": hash_content(file)}
         content = {"format": FORMAT, **self.identity, "lists": [*self.lists, entry]}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self.folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+        replace_text(self.folder / MANIFEST, text)
         self._take(entry)
 
 

@@ -26,9 +26,8 @@ from ..packages import PACKAGES, package_named
 from .sources import PICTURES, SOUNDS, VIDEOS, Source, suffix_of
 from .tars import read_member
 
-MAX_FILE = (
-    1 << 29
-)  # bytes of a picture or a video that is not read from a file of its own; of videos in files there is no bound
+# Bytes of a picture, or of a video that is not read from a file of its own; of videos in files there is no bound.
+MAX_FILE = 1 << 29
 
 
 @dataclass

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..staging import write_whole
 from .computing import Layout, Row
-from .files import write_whole
 from .listing import source_of_file
 from .plan import Plan, Planned
 from .reading import Failure

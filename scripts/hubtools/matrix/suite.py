@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..packages import PACKAGES, ROOT
+from ..staging import PART
 from .releases import Environment
 
 SUITE = ROOT / "tests" / "contract"
@@ -201,7 +202,7 @@ def run_suite(
     """
     with tempfile.TemporaryDirectory(prefix="contract-") as scratch:
         suite, report, home = Path(scratch) / "suite", Path(scratch) / "report.json", Path(scratch) / "home"
-        shutil.copytree(SUITE, suite, ignore=shutil.ignore_patterns("__pycache__", "*.json", "*.part"))
+        shutil.copytree(SUITE, suite, ignore=shutil.ignore_patterns("__pycache__", "*.json", f"*{PART}"))
         shutil.copy(MEASURE, suite)
         home.mkdir()
         command = [
