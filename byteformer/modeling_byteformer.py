@@ -109,6 +109,11 @@ def has_values(tensor: torch.Tensor) -> bool:
     return not (tensor.is_meta or is_tracing())
 
 
+def works_in_chunks() -> bool:
+    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
+    return not (torch.is_grad_enabled() or is_tracing())
+
+
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
     """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
@@ -336,11 +341,6 @@ class Rows(NamedTuple):
 
 # What a layer attends within: indices into `tokens` (n, W) and which of them are real (None: all).
 Windows = List[Tuple[torch.Tensor, Optional[torch.Tensor]]]
-
-
-def works_in_chunks() -> bool:
-    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
-    return not (torch.is_grad_enabled() or is_tracing())
 
 
 def total_of(lengths: Lengths) -> int:

@@ -111,6 +111,11 @@ def has_values(tensor: torch.Tensor) -> bool:
     return not (tensor.is_meta or is_tracing())
 
 
+def works_in_chunks() -> bool:
+    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
+    return not (torch.is_grad_enabled() or is_tracing())
+
+
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
     """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
@@ -352,10 +357,9 @@ PACK_SIZE = 2048
 MLP_CHUNK_BYTES = 16 * 2**20
 
 
-def can_split(patches: Patches) -> bool:
-    """Whether samples may be computed in turns: gradients need what all leave behind, a GPU and a graph take all at once."""
-    on_cpu = patches.pixel_values.device.type == "cpu"
-    return patches.lengths is not None and on_cpu and not torch.is_grad_enabled() and not is_tracing()
+def on_cpu(tensor: torch.Tensor) -> bool:
+    """Where computing in turns saves memory for no time: a GPU is the faster for taking all at once."""
+    return tensor.device.type == "cpu"
 
 
 def split_pack(patches: Patches, size: int) -> List[Patches]:
@@ -863,16 +867,13 @@ class LlavaViTMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if not self.works_in_chunks(hidden_states):
+        # Hooks on the layers expect all tokens at once.
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in self.children())
+        if hooked or not (works_in_chunks() and on_cpu(hidden_states)):
             return self.fc2(self.activation_fn(self.fc1(hidden_states)))
         tokens = max(1, MLP_CHUNK_BYTES // (self.fc1.out_features * hidden_states.element_size()))
         parts = [self.fc2(self.activation_fn(self.fc1(part))) for part in hidden_states.flatten(0, -2).split(tokens)]
         return torch.cat(parts).view_as(hidden_states)
-
-    def works_in_chunks(self, hidden_states: torch.Tensor) -> bool:
-        """Not where gradients keep the intermediates anyway, a GPU has its own pool, or hooks on the layers expect all."""
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in self.children())
-        return not (torch.is_grad_enabled() or hidden_states.device.type != "cpu" or is_tracing() or hooked)
 
 
 class LlavaViTEncoderLayer(GradientCheckpointingLayer):
@@ -1111,7 +1112,8 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
             patches = read_pixels(config, pixel_values, visible_indices, patch_positions)
         else:
             patches = read_pack(config, pixel_values, visible_indices, patch_positions, grid_thw, lengths)
-        parts = split_pack(patches, PACK_SIZE) if can_split(patches) else [patches]
+        in_turns = lengths is not None and works_in_chunks() and on_cpu(patches.pixel_values)
+        parts = split_pack(patches, PACK_SIZE) if in_turns else [patches]
         outputs = join_outputs([self.encode(part, output_hidden_states, output_attentions) for part in parts])
         return outputs if return_dict else outputs.to_tuple()
 
