@@ -232,6 +232,37 @@ class AttentionBackendMixin:
         return True  # transformers guesses from the source text otherwise
 
 
+class UnquantizedModulesMixin:
+    """Names what keeps its weights when a model is loaded with a `quantization_config`, of whatever method.
+
+    Quantisers read `_keep_in_fp32_modules`, which without one would turn these modules into float32 amid float16: they
+    are named only to a quantiser. In float32 some releases have them all the same, so inputs are cast where they enter.
+    """
+
+    # Not None on the class, which would tell releases before 4.50 not to ask the model; but on it, where nothing is to be
+    # kept: of an empty list 4.51 and 4.52 make a pattern that fits every name.
+    _keep_in_fp32_modules: Optional[List[str]] = []
+    _modules_to_not_quantize: Tuple[str, ...] = ()  # by their last names, wherever they stand in the model
+
+    def post_init(self):
+        super().post_init()
+        quantised = getattr(self.config, "quantization_config", None) is not None
+        names = [name for name, _ in self.named_modules() if name.split(".")[-1] in self._modules_to_not_quantize]
+        self._keep_in_fp32_modules = names if quantised and names else None
+
+
+def cast_to_weight(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """An input in the precision of the module's weight, unless that is quantised by something that casts for itself."""
+    weight = getattr(module, "weight", None)
+    is_plain_weight = isinstance(weight, torch.Tensor) and weight.is_floating_point()
+    return tensor.to(weight.dtype) if is_plain_weight else tensor
+
+
+def mean_of(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The mean of a dimension by a sum in float32 at least: in float16 that of thousands of tokens would overflow."""
+    return tensor.mean(dim, dtype=torch.promote_types(tensor.dtype, torch.float32)).to(tensor.dtype)
+
+
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
 ) -> torch.Tensor:
@@ -701,8 +732,8 @@ def attend_in_runs(module, query, key, value, runs: Tuple[int, ...], output_atte
 def mean_tokens(tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]]) -> torch.Tensor:
     """(B, N, D) -> (B, D), or (P, D) of samples of these lengths -> (S, D)."""
     if lengths is None:
-        return tokens.mean(dim=1)
-    return torch.stack([sample.mean(dim=0) for sample in tokens.split(lengths)])
+        return mean_of(tokens, 1)
+    return torch.stack([mean_of(sample, 0) for sample in tokens.split(lengths)])
 
 
 def rotary_cos_sin(positions: torch.Tensor, head_dim: int, theta: float, dtype: torch.dtype):
@@ -941,7 +972,7 @@ class LlavaViTPoolingHead(nn.Module):
 
     def forward(self, tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]] = None) -> torch.Tensor:
         """(B, N, D), post-normed -> (B, D); (P, D) of samples of these lengths -> (S, D)."""
-        attended = self.attention(self.probe, tokens, lengths)
+        attended = self.attention(self.probe, tokens.to(self.probe.dtype), lengths)
         # Oddity 3: the branch starts at the attended probe, not at the probe.
         return attended + self.mlp(self.norm(attended))
 
@@ -958,10 +989,11 @@ class LlavaViTMerger(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(..., N, D), every m*m consecutive tokens a block -> (..., N/m^2, out)."""
+        hidden_states = cast_to_weight(self.ln_q, hidden_states)
         return self.mlp(self.ln_q(hidden_states).unflatten(-2, (-1, self.block)).flatten(-2))
 
 
-class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
+class LlavaViTPreTrainedModel(AttentionBackendMixin, UnquantizedModulesMixin, PreTrainedModel):
     """What the models share: loading, saving, initialisation, and what transformers may do with them."""
 
     config_class = LlavaViTConfig
@@ -970,6 +1002,8 @@ class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _can_record_outputs = {"hidden_states": LlavaViTEncoderLayer, "attentions": LlavaViTAttention}
     _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
+    # What stands behind the blocks: no later layer evens out what goes wrong there.
+    _modules_to_not_quantize = ("head", "merger", "classifier")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -1157,7 +1191,7 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         pooled = encoded.pooler_output
         if pooled is None:
             pooled = mean_tokens(encoded.last_hidden_state, sample_lengths(grid_thw, cu_seqlens))
-        logits = self.classifier(pooled)
+        logits = self.classifier(cast_to_weight(self.classifier, pooled))
         outputs = ImageClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,
