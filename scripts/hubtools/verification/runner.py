@@ -24,6 +24,7 @@ from .files import (
     code_in_use,
     package_of,
     read_config,
+    refuse_quantised,
     why_no_example,
 )  # fmt: skip
 from .references import split_reference
@@ -124,6 +125,7 @@ class _Verification:
     def check_identity(self) -> str:
         self.config = read_config(self.folder)
         package = package_of(self.config)
+        refuse_quantised(self.config)
         architecture = architecture_of(self.config, package)
         check_values(self.folder, self.config, package)
         self.package = package
