@@ -19,7 +19,12 @@ BYTES = BYTEFORMER_TOML.replace("num_hidden_layers = 4", "num_hidden_layers = 2"
     "window_shifts = [0, 8]\ndownsample = [true, false]",
 )
 PIXELS = LLAVA_VIT_TOML.replace("num_hidden_layers = 2", "num_hidden_layers = 1")
-MASKED = BYTES.replace("conv_kernel_size = 4", "conv_kernel_size = 4\nmask_padding = true")
+# One layer that does both.
+MASKED = (
+    BYTES.replace("num_hidden_layers = 2", "num_hidden_layers = 1\nmask_padding = true")
+    .replace("[0, 8]", "[8]")
+    .replace("[true, false]", "[true]")
+)
 
 
 def small_folder(room: Path, toml: str, name: str) -> Path:

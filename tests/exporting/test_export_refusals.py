@@ -5,6 +5,8 @@ import pytest
 from export_kit import BYTES, PIXELS, needs_onnx, small_folder
 from small import call
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 
 def refused(*arguments):
     result = call(export.main, *arguments)

@@ -19,7 +19,8 @@ from small import call
 from byteformer import ByteFormerForImageClassification, ByteFormerModel
 from llavavit import LlavaViTModel
 
-pytestmark = needs_onnx
+pytestmark = [needs_onnx, pytest.mark.usefixtures("warm_python")]
+COLD = sys.executable  # has not imported torch yet
 FLOAT32 = 1e-4  # of the largest magnitude
 WITHOUT_TORCH = """
 import sys
@@ -182,7 +183,7 @@ def test_the_cards_lines_run_without_torch_and_transformers(kind, request, tmp_p
     snippet = re.search(r"## Without torch and transformers.*?```python\n(.*?)```", card, re.DOTALL).group(1)
     (tmp_path / "onnx").symlink_to(folder / "onnx")
     Image.effect_noise((40, 30), 60).save(tmp_path / "photo.jpg", quality=20)
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH + snippet], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([COLD, "-c", WITHOUT_TORCH + snippet], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert re.search(r"^\d+$|\(1, 16, 64\)", run.stdout.strip()), run.stdout
 
