@@ -12,6 +12,7 @@ import torch
 from ..errors import UserError
 from ..facts import Graph
 from .programs import export_program
+from .tables import quantize_tables
 
 QUANTIZED = "_quantized"  # what the Hub's models add to the name
 LARGEST = 2**31 - 2**20  # bytes of a protobuf; beyond it weights go to a file beside the graph
@@ -69,9 +70,9 @@ def tidy(proto, graph: Graph) -> None:
 def quantize(file: Path) -> Path:
     """Writes `NAME_quantized.onnx` beside `NAME.onnx`, and `NAME_quantized.onnx_data` where that has weights beside it.
 
-    Products by weights are in 8 bits, activations in 8 bits as they come.
+    Products by weights are in 8 bits, activations in 8 bits as they come; so are tables of positions.
 
-    Weights use seven of the eight bits: without the newest instructions two products of full range would not fit into
+    Weights of products use seven of the eight bits: without the newest instructions two products of full range would not fit into
     the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
     """
     import onnx
@@ -88,10 +89,11 @@ def quantize(file: Path) -> Path:
             weight_type=QuantType.QInt8,
             use_external_data_format=beside,
         )
+    proto = onnx.load(target)
     if beside:  # onnxruntime has a name of its own for the weights beside a graph
-        proto = onnx.load(target)
         target.with_name(f"{target.name}.data").unlink()
-        save(onnx, proto, target)
+    quantize_tables(proto)
+    save(onnx, proto, target)
     return target
 
 
