@@ -109,6 +109,11 @@ def has_values(tensor: torch.Tensor) -> bool:
     return not (tensor.is_meta or is_tracing())
 
 
+def works_in_chunks() -> bool:
+    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
+    return not (torch.is_grad_enabled() or is_tracing())
+
+
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
     """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
@@ -225,6 +230,37 @@ class AttentionBackendMixin:
         return True  # transformers guesses from the source text otherwise
 
 
+class UnquantizedModulesMixin:
+    """Names what keeps its weights when a model is loaded with a `quantization_config`, of whatever method.
+
+    Quantisers read `_keep_in_fp32_modules`, which without one would turn these modules into float32 amid float16: they
+    are named only to a quantiser. In float32 some releases have them all the same, so inputs are cast where they enter.
+    """
+
+    # Not None on the class, which would tell releases before 4.50 not to ask the model; but on it, where nothing is to be
+    # kept: of an empty list 4.51 and 4.52 make a pattern that fits every name.
+    _keep_in_fp32_modules: Optional[List[str]] = []
+    _modules_to_not_quantize: Tuple[str, ...] = ()  # by their last names, wherever they stand in the model
+
+    def post_init(self):
+        super().post_init()
+        quantised = getattr(self.config, "quantization_config", None) is not None
+        names = [name for name, _ in self.named_modules() if name.split(".")[-1] in self._modules_to_not_quantize]
+        self._keep_in_fp32_modules = names if quantised and names else None
+
+
+def cast_to_weight(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """An input in the precision of the module's weight, unless that is quantised by something that casts for itself."""
+    weight = getattr(module, "weight", None)
+    is_plain_weight = isinstance(weight, torch.Tensor) and weight.is_floating_point()
+    return tensor.to(weight.dtype) if is_plain_weight else tensor
+
+
+def mean_of(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The mean of a dimension by a sum in float32 at least: in float16 that of thousands of tokens would overflow."""
+    return tensor.mean(dim, dtype=torch.promote_types(tensor.dtype, torch.float32)).to(tensor.dtype)
+
+
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
 ) -> torch.Tensor:
@@ -305,11 +341,6 @@ class Rows(NamedTuple):
 
 # What a layer attends within: indices into `tokens` (n, W) and which of them are real (None: all).
 Windows = List[Tuple[torch.Tensor, Optional[torch.Tensor]]]
-
-
-def works_in_chunks() -> bool:
-    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
-    return not (torch.is_grad_enabled() or is_tracing())
 
 
 def total_of(lengths: Lengths) -> int:
@@ -715,7 +746,7 @@ class ByteFormerEncoder(nn.Module):
         return hidden_states, rows, tuple(states), tuple(attentions)
 
 
-class ByteFormerPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
+class ByteFormerPreTrainedModel(AttentionBackendMixin, UnquantizedModulesMixin, PreTrainedModel):
     """Initialisation, and what transformers may do with the models."""
 
     config_class = ByteFormerConfig
@@ -723,6 +754,8 @@ class ByteFormerPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["ByteFormerEmbeddings", "ByteFormerLayer"]
+    # The tables of bytes are made of the first two, in float32; the classifier is small and has the last word.
+    _modules_to_not_quantize = ("byte_embeddings", "token_reduction", "classifier")
     _can_record_outputs = {"hidden_states": ByteFormerLayer, "attentions": ByteFormerSelfAttention}
 
     @torch.no_grad()
@@ -873,10 +906,11 @@ class ByteFormerModel(ByteFormerPreTrainedModel):
         """Final norm and the mean over the tokens that count."""
         hidden_states = self.layernorm(hidden_states)
         if rows.real is None:
-            return hidden_states, hidden_states.mean(1)
+            return hidden_states, mean_of(hidden_states, 1)
         real = row_indices(rows, hidden_states.shape[1], hidden_states.device)[..., None] < total_of(rows.lengths)
         hidden_states = hidden_states.masked_fill(~real, 0)
-        return hidden_states, hidden_states.sum(1) / real.sum(1).clamp(min=1)
+        total = hidden_states.sum(1, dtype=torch.promote_types(hidden_states.dtype, torch.float32))
+        return hidden_states, (total / real.sum(1).clamp(min=1)).to(hidden_states.dtype)
 
 
 class ByteFormerForClassification(ByteFormerPreTrainedModel):
@@ -919,7 +953,7 @@ class ByteFormerForClassification(ByteFormerPreTrainedModel):
         refuse_keywords(self.forward, kwargs)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         outputs = self.byteformer(input_ids, attention_mask, output_attentions, output_hidden_states, return_dict=True)
-        logits = self.classifier(outputs.pooler_output)
+        logits = self.classifier(cast_to_weight(self.classifier, outputs.pooler_output))
         output = self.output_class(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,

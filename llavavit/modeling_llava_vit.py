@@ -111,6 +111,11 @@ def has_values(tensor: torch.Tensor) -> bool:
     return not (tensor.is_meta or is_tracing())
 
 
+def works_in_chunks() -> bool:
+    """Autograd would keep the intermediates of every chunk, and a recorded graph would be as long as there are chunks."""
+    return not (torch.is_grad_enabled() or is_tracing())
+
+
 def hidden_states_to_keep(asked: Union[bool, int, Sequence[int], None], count: int) -> Set[int]:
     """Which of `count` hidden states to return: all for True, else those numbered. The others are None in the output."""
     if asked is None or isinstance(asked, bool):
@@ -227,6 +232,37 @@ class AttentionBackendMixin:
         return True  # transformers guesses from the source text otherwise
 
 
+class UnquantizedModulesMixin:
+    """Names what keeps its weights when a model is loaded with a `quantization_config`, of whatever method.
+
+    Quantisers read `_keep_in_fp32_modules`, which without one would turn these modules into float32 amid float16: they
+    are named only to a quantiser. In float32 some releases have them all the same, so inputs are cast where they enter.
+    """
+
+    # Not None on the class, which would tell releases before 4.50 not to ask the model; but on it, where nothing is to be
+    # kept: of an empty list 4.51 and 4.52 make a pattern that fits every name.
+    _keep_in_fp32_modules: Optional[List[str]] = []
+    _modules_to_not_quantize: Tuple[str, ...] = ()  # by their last names, wherever they stand in the model
+
+    def post_init(self):
+        super().post_init()
+        quantised = getattr(self.config, "quantization_config", None) is not None
+        names = [name for name, _ in self.named_modules() if name.split(".")[-1] in self._modules_to_not_quantize]
+        self._keep_in_fp32_modules = names if quantised and names else None
+
+
+def cast_to_weight(module: nn.Module, tensor: torch.Tensor) -> torch.Tensor:
+    """An input in the precision of the module's weight, unless that is quantised by something that casts for itself."""
+    weight = getattr(module, "weight", None)
+    is_plain_weight = isinstance(weight, torch.Tensor) and weight.is_floating_point()
+    return tensor.to(weight.dtype) if is_plain_weight else tensor
+
+
+def mean_of(tensor: torch.Tensor, dim: int) -> torch.Tensor:
+    """The mean of a dimension by a sum in float32 at least: in float16 that of thousands of tokens would overflow."""
+    return tensor.mean(dim, dtype=torch.promote_types(tensor.dtype, torch.float32)).to(tensor.dtype)
+
+
 def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, config, num_items_in_batch: Union[torch.Tensor, int, None] = None
 ) -> torch.Tensor:
@@ -321,10 +357,9 @@ PACK_SIZE = 2048
 MLP_CHUNK_BYTES = 16 * 2**20
 
 
-def can_split(patches: Patches) -> bool:
-    """Whether samples may be computed in turns: gradients need what all leave behind, a GPU and a graph take all at once."""
-    on_cpu = patches.pixel_values.device.type == "cpu"
-    return patches.lengths is not None and on_cpu and not torch.is_grad_enabled() and not is_tracing()
+def on_cpu(tensor: torch.Tensor) -> bool:
+    """Where computing in turns saves memory for no time: a GPU is the faster for taking all at once."""
+    return tensor.device.type == "cpu"
 
 
 def split_pack(patches: Patches, size: int) -> List[Patches]:
@@ -697,8 +732,8 @@ def attend_in_runs(module, query, key, value, runs: Tuple[int, ...], output_atte
 def mean_tokens(tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]]) -> torch.Tensor:
     """(B, N, D) -> (B, D), or (P, D) of samples of these lengths -> (S, D)."""
     if lengths is None:
-        return tokens.mean(dim=1)
-    return torch.stack([sample.mean(dim=0) for sample in tokens.split(lengths)])
+        return mean_of(tokens, 1)
+    return torch.stack([mean_of(sample, 0) for sample in tokens.split(lengths)])
 
 
 def rotary_cos_sin(positions: torch.Tensor, head_dim: int, theta: float, dtype: torch.dtype):
@@ -832,16 +867,13 @@ class LlavaViTMLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if not self.works_in_chunks(hidden_states):
+        # Hooks on the layers expect all tokens at once.
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in self.children())
+        if hooked or not (works_in_chunks() and on_cpu(hidden_states)):
             return self.fc2(self.activation_fn(self.fc1(hidden_states)))
         tokens = max(1, MLP_CHUNK_BYTES // (self.fc1.out_features * hidden_states.element_size()))
         parts = [self.fc2(self.activation_fn(self.fc1(part))) for part in hidden_states.flatten(0, -2).split(tokens)]
         return torch.cat(parts).view_as(hidden_states)
-
-    def works_in_chunks(self, hidden_states: torch.Tensor) -> bool:
-        """Not where gradients keep the intermediates anyway, a GPU has its own pool, or hooks on the layers expect all."""
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in self.children())
-        return not (torch.is_grad_enabled() or hidden_states.device.type != "cpu" or is_tracing() or hooked)
 
 
 class LlavaViTEncoderLayer(GradientCheckpointingLayer):
@@ -940,7 +972,7 @@ class LlavaViTPoolingHead(nn.Module):
 
     def forward(self, tokens: torch.Tensor, lengths: Optional[Tuple[int, ...]] = None) -> torch.Tensor:
         """(B, N, D), post-normed -> (B, D); (P, D) of samples of these lengths -> (S, D)."""
-        attended = self.attention(self.probe, tokens, lengths)
+        attended = self.attention(self.probe, tokens.to(self.probe.dtype), lengths)
         # Oddity 3: the branch starts at the attended probe, not at the probe.
         return attended + self.mlp(self.norm(attended))
 
@@ -957,10 +989,11 @@ class LlavaViTMerger(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(..., N, D), every m*m consecutive tokens a block -> (..., N/m^2, out)."""
+        hidden_states = cast_to_weight(self.ln_q, hidden_states)
         return self.mlp(self.ln_q(hidden_states).unflatten(-2, (-1, self.block)).flatten(-2))
 
 
-class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
+class LlavaViTPreTrainedModel(AttentionBackendMixin, UnquantizedModulesMixin, PreTrainedModel):
     """What the models share: loading, saving, initialisation, and what transformers may do with them."""
 
     config_class = LlavaViTConfig
@@ -969,6 +1002,8 @@ class LlavaViTPreTrainedModel(AttentionBackendMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _can_record_outputs = {"hidden_states": LlavaViTEncoderLayer, "attentions": LlavaViTAttention}
     _no_split_modules = ["LlavaViTEmbeddings", "LlavaViTEncoderLayer", "LlavaViTPoolingHead"]
+    # What stands behind the blocks: no later layer evens out what goes wrong there.
+    _modules_to_not_quantize = ("head", "merger", "classifier")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -1077,7 +1112,8 @@ class LlavaViTModel(LlavaViTPreTrainedModel):
             patches = read_pixels(config, pixel_values, visible_indices, patch_positions)
         else:
             patches = read_pack(config, pixel_values, visible_indices, patch_positions, grid_thw, lengths)
-        parts = split_pack(patches, PACK_SIZE) if can_split(patches) else [patches]
+        in_turns = lengths is not None and works_in_chunks() and on_cpu(patches.pixel_values)
+        parts = split_pack(patches, PACK_SIZE) if in_turns else [patches]
         outputs = join_outputs([self.encode(part, output_hidden_states, output_attentions) for part in parts])
         return outputs if return_dict else outputs.to_tuple()
 
@@ -1155,7 +1191,7 @@ class LlavaViTForClassification(LlavaViTPreTrainedModel):
         pooled = encoded.pooler_output
         if pooled is None:
             pooled = mean_tokens(encoded.last_hidden_state, sample_lengths(grid_thw, cu_seqlens))
-        logits = self.classifier(pooled)
+        logits = self.classifier(cast_to_weight(self.classifier, pooled))
         outputs = ImageClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch),
             logits=logits,

@@ -18,6 +18,24 @@ if "CONTRACT_KIT" not in os.environ:
 else:
     _outcomes = {}
 
+    def pytest_configure():
+        """Every load parses a folder's code for its imports, which took half of a run: the same text is parsed once.
+
+        Nor is the progress bar of every load drawn, which nobody sees.
+        """
+        from transformers import dynamic_module_utils, logging
+
+        found, parse = {}, dynamic_module_utils.get_imports
+
+        def get_imports(file):
+            code = Path(file).read_bytes()
+            if code not in found:
+                found[code] = parse(file)
+            return list(found[code])
+
+        dynamic_module_utils.get_imports = get_imports
+        logging.disable_progress_bar()
+
     @pytest.fixture(autouse=True)
     def fixed_seed():
         """Every test starts from the same random state, so that a failure repeats."""

@@ -9,6 +9,7 @@ from kit import (
     FOLDERS,
     KIT,
     ORIGINS,
+    PAIR,
     RECORDED,
     TOLERANCE,
     assert_same_weights,
@@ -19,6 +20,8 @@ from kit import (
     package_class,
     run,
 )
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+from transformers.quantizers.base import HfQuantizer
 
 EVERY = pytest.mark.parametrize("source", FOLDERS, ids=lambda f: f.name)
 BOTH = pytest.mark.parametrize("origin", ORIGINS)
@@ -108,6 +111,38 @@ def test_bfloat16_load(name, origin):
     assert output.dtype == torch.bfloat16
     # bfloat16 keeps 8 bits: a few percent after several layers, where garbage is off by more than the output itself.
     assert (output.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+class Recorder(HfQuantizer):
+    """Quantises nothing, and keeps what a real one would read from the model."""
+
+    requires_calibration = requires_parameters_quantization = is_trainable = False
+    left_alone = None
+
+    def _process_model_before_weight_loading(self, model, **kwargs):
+        Recorder.left_alone = kwargs.get("keep_in_fp32_modules", model._keep_in_fp32_modules)
+
+    def _process_model_after_weight_loading(self, model, **kwargs):
+        return model
+
+    def is_serializable(self, safe_serialization=None):
+        return False
+
+
+@pytest.mark.parametrize("source", PAIR, ids=lambda f: f.name)
+@BOTH
+def test_quantisers_are_told_what_to_leave_alone(source, origin, monkeypatch):
+    """And the model runs, in float16 too, where some releases keep these modules in float32; without one none does."""
+    monkeypatch.setitem(AUTO_QUANTIZER_MAPPING, "quanto", Recorder)
+    settings = transformers.QuantoConfig(weights="int8")
+    model = load(source, origin, quantization_config=settings, torch_dtype=torch.float16)
+    parts = {"llavavit": ["head"], "byteformer": ["embeddings.byte_embeddings", "embeddings.token_reduction"]}
+    names = [f"{source.prefix}.{part}" for part in parts[source.package]]
+    assert sorted(Recorder.left_alone) == sorted(["classifier", *names])
+    exact = main_output(run(load(source), source.inputs))
+    assert error(main_output(run(model, source.inputs)), exact) < 0.02
+    plain = load(source, origin, torch_dtype=torch.float16)
+    assert {parameter.dtype for parameter in plain.parameters()} == {torch.float16}
 
 
 @pytest.mark.parametrize("package, config", [("llavavit", "LlavaViTConfig"), ("byteformer", "ByteFormerConfig")])

@@ -1,13 +1,12 @@
 """Outputs equal the recorded tensors of the public implementations on every attention backend."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from kit import ORIGINS, PAIR, RECORDED, TOLERANCE, error, folder, load, main_output, run
+from processes import Printed, printed_by_a_process
 
 BACKENDS = ("default", "eager", "sdpa")
 BOTH_MODELS = pytest.mark.parametrize("source", PAIR, ids=lambda f: f.name)
@@ -58,33 +57,29 @@ def test_requested_backend_is_used(source, backend):
     assert model.config._attn_implementation == backend
 
 
-FLASH = """
-import sys, torch
-from kit import ORIGINS, PAIR, TOLERANCE, error, load, main_output, run
-for source in PAIR:
-    expected = main_output(run(load(source, attn_implementation="sdpa"), source.inputs))
-    for origin in ORIGINS:
-        print("MARK", source.name, origin, file=sys.stderr, flush=True)
-        model = load(source, origin, attn_implementation="flash_attention_2")
-        outputs = [main_output(run(model, source.inputs)) for _ in range(3)]
-        print(source.name, origin, model.config._attn_implementation, all(error(output, expected) <= TOLERANCE for output in outputs))
-        print("MARK end", file=sys.stderr, flush=True)
-"""
+def ask_for_flash_attention():
+    for source in PAIR:
+        expected = main_output(run(load(source, attn_implementation="sdpa"), source.inputs))
+        for origin in ORIGINS:
+            print("MARK", source.name, origin, file=sys.stderr, flush=True)
+            model = load(source, origin, attn_implementation="flash_attention_2")
+            outputs = [main_output(run(model, source.inputs)) for _ in range(3)]
+            equal = all(error(output, expected) <= TOLERANCE for output in outputs)
+            print(source.name, origin, model.config._attn_implementation, equal)
+            print("MARK end", file=sys.stderr, flush=True)
 
 
 @pytest.fixture(scope="module")
 def flash_requested():
-    """What a process of its own printed: a warning that is given once per process must not have been used up elsewhere."""
-    done = subprocess.run([sys.executable, "-c", FLASH], cwd=str(Path(__file__).parent), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done
+    """What a process of its own printed: a warning that is given once per process must not be used up here."""
+    return printed_by_a_process("from test_outputs import ask_for_flash_attention; ask_for_flash_attention()")
 
 
 @BOTH_MODELS
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_flash_attention_falls_back_to_sdpa_with_one_warning(source, origin, flash_requested):
-    assert f"{source.name} {origin} sdpa True" in flash_requested.stdout.splitlines()
-    section = flash_requested.stderr.partition(f"MARK {source.name} {origin}")[2].partition("MARK end")[0]
+def test_flash_attention_falls_back_to_sdpa_with_one_warning(source, origin, flash_requested: Printed):
+    assert f"{source.name} {origin} sdpa True" in flash_requested.out.splitlines()
+    section = flash_requested.err.partition(f"MARK {source.name} {origin}")[2].partition("MARK end")[0]
     warnings = [line for line in section.splitlines() if "flash" in line.lower()]
     assert len(warnings) == 1, section
 

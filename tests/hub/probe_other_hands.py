@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import sys
+import time
 
 import torch
 import transformers
@@ -85,7 +86,16 @@ def local_only(repo_id, folder):
 def _load_at_once(barrier, results, name, folder):
     barrier.wait()
     try:
-        results.put("ok" if has_weights_of(load(name), folder) else "other weights")
+        try:
+            model = load(name)
+        except (AttributeError, ImportError, SyntaxError) as error:
+            # transformers copies code into its cache without a lock, and a process may import half a file. That is an
+            # error, never another model, and gone at the second call.
+            if "transformers_modules" not in str(error):
+                raise
+            time.sleep(1)
+            model = load(name)
+        results.put("ok" if has_weights_of(model, folder) else "other weights")
     except Exception as error:  # a child must report whatever it dies of
         results.put(f"{type(error).__name__}: {error}")
 

@@ -134,6 +134,15 @@ def test_half_precision(masked, dtype):
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+@torch.no_grad()
+def test_the_mean_of_many_tokens_does_not_overflow_in_float16():
+    for masked in (False, True):
+        model = tiny_model(mask_padding=masked)
+        model.byteformer.layernorm.bias.fill_(3000.0)  # of 49 tokens the sum is beyond float16, the mean is not
+        expected = model(byte_batch([390])).logits
+        assert relative_error(model.half()(byte_batch([390])).logits, expected) < 0.01, f"mask_padding={masked}"
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_autocast(masked):
     input_ids = byte_batch([390, 77])

@@ -183,6 +183,16 @@ def test_half_precision(dtype, tolerance, backend, norm):
 
 
 @torch.no_grad()
+def test_the_mean_of_many_tokens_does_not_overflow_in_float16():
+    model = tiny_model(LlavaViTForImageClassification, use_head=False, num_labels=3)
+    model.llava_vit.encoder.layers[-1].mlp.fc2.bias.fill_(3000.0)  # of 36 tokens the sum is beyond float16
+    inputs = {"pixels": {"pixel_values": clip(batch=1)}, "a pack": model.pack([clip(batch=1)[0]])}
+    for name, keywords in inputs.items():
+        expected = model.float()(**keywords).logits
+        assert relative_error(model.half()(**keywords).logits, expected) < 0.01, name
+
+
+@torch.no_grad()
 def test_half_precision_keeps_far_positions_apart():
     """Angles are made in float32: in bfloat16, frames 1000 and 1001 would stand in the same place."""
     model = tiny_model().to(torch.bfloat16)

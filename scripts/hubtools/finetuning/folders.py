@@ -104,6 +104,11 @@ def _labelled(folder: Path, least: int) -> "tuple[List[str], LabelledFiles]":
     return labels, LabelledFiles([path for path, _ in pairs], [index for _, index in pairs])
 
 
+def picture_errors() -> tuple:
+    """What opening and decoding a damaged picture may raise."""
+    return PACKAGES["llavavit"].load().image_processing_llava_vit.PICTURE_ERRORS
+
+
 def not_pictures(paths: Sequence[Path]) -> List[Path]:
     """The files that Pillow does not recognise by their first bytes."""
     return [path for path in paths if not _is_picture(path)]
@@ -142,7 +147,7 @@ def _frames_of(path: Path) -> int:
     try:
         with Image.open(path) as picture:
             return getattr(picture, "n_frames", 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except picture_errors():
         return 1  # what is wrong with it is told when it is read
 
 
@@ -152,5 +157,5 @@ def _is_picture(path: Path) -> bool:
             return True
     except Image.DecompressionBombError:
         return True  # a picture, though one that nobody should decode: opening it tells
-    except (OSError, SyntaxError, ValueError):  # ValueError: a text chunk that unpacks to too much
+    except picture_errors():
         return False

@@ -13,6 +13,7 @@ from transformers.image_utils import load_image
 
 from ..errors import UserError
 from ..packages import PACKAGES
+from .folders import picture_errors
 
 Source = Union[Image.Image, Path]
 Change = Optional[Callable[[Image.Image], Image.Image]]
@@ -137,7 +138,7 @@ def open_picture(source: Source) -> Image.Image:
         return source
     try:
         return load_image(str(source))
-    except PACKAGES["llavavit"].load().image_processing_llava_vit.PICTURE_ERRORS as error:
+    except picture_errors() as error:
         raise UserError(f"{source} cannot be read as a picture: {error}") from error
 
 
