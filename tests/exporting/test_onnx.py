@@ -22,6 +22,7 @@ from llavavit import LlavaViTModel
 
 pytestmark = needs_onnx
 FLOAT32 = 1e-4  # of the largest magnitude
+COLD = sys.executable  # a Python that has not imported anything yet
 WITHOUT_TORCH = """
 import sys
 class Absent:
@@ -177,7 +178,7 @@ def test_the_cards_lines_run_without_torch_and_transformers(kind, request, tmp_p
     (tmp_path / "onnx").symlink_to(folder / "onnx")
     Image.effect_noise((40, 30), 60).save(tmp_path / "photo.jpg", quality=20)
     (tmp_path / "sound.wav").write_bytes(b"RIFF" + bytes(500))
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH + snippet], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([COLD, "-c", WITHOUT_TORCH + snippet], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert re.search(r"^\d+$|\(1, 16, 64\)", run.stdout.strip()), run.stdout
 

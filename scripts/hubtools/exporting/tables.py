@@ -73,11 +73,11 @@ def sliced_table(node, known: Constants) -> Optional[np.ndarray]:
 def int8_rows(table: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """(P, D) float32 -> (P, D) int8 and (P, 1) float32, whose product it is within half a step of each row."""
     largest = np.abs(table).max(axis=1, keepdims=True)
-    scales = np.where(largest > 0, largest / LARGEST_INT8, 1).astype(np.float32)
+    scales = np.maximum(largest / LARGEST_INT8, np.finfo(np.float32).tiny)  # a row of zeros has a scale, too
     return np.rint(table / scales).astype(np.int8), scales
 
 
-def rows_in_float32(node) -> "Iterator":
+def rows_in_float32(node) -> Iterator:
     """Nodes that give what the Slice of the float32 table gave, by the same name."""
     from onnx import TensorProto, helper
 
@@ -90,7 +90,7 @@ def rows_in_float32(node) -> "Iterator":
 
 def replace(graph, node, nodes: List) -> None:
     """Puts nodes in the place of one: their order is that of the computation."""
-    at = next(index for index, other in enumerate(graph.node) if other is node)
+    at = list(graph.node).index(node)
     graph.node.remove(node)
     for offset, new in enumerate(nodes):
         graph.node.insert(at + offset, new)
@@ -101,7 +101,15 @@ def remove_unused(graph) -> None:
     wanted = {output.name for output in graph.output}
     for node in reversed(graph.node):
         if wanted.intersection(node.output):
-            wanted.update(node.input)
+            wanted.update(read_by(node))
     for items, names in ((graph.node, lambda node: node.output), (graph.initializer, lambda tensor: [tensor.name])):
         for item in [item for item in items if not wanted.intersection(names(item))]:
             items.remove(item)
+
+
+def read_by(node) -> Iterator[str]:
+    """The names of all that a node reads, also inside the graphs that it chooses between or repeats."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from read_by(inner)
