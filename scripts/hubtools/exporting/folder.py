@@ -14,7 +14,7 @@ from ..packages import package_of_type
 from ..staging import check_output, staged
 from ..verification import Check, failures, verify_folder
 from ..verification.exported import ONNX_FOLDER, PROGRAM, is_export_of
-from ..verification.files import EXAMPLE_NAME, IGNORED_FOLDERS, code_files, read_config, walk
+from ..verification.files import EXAMPLE_NAME, IGNORED_FOLDERS, code_files, read_config
 from . import card
 from .onnx_files import data_file, quantize, write_onnx
 from .programs import write_program
@@ -101,13 +101,10 @@ def ready(folder: Path, kind: str) -> "tuple[torch.nn.Module, Package, tuple[Gra
 def refuse_links(folder: Path, package: Package) -> None:
     """Raises UserError for a link out of the folder, but to code that verify has read: the copy would hold what it leads to."""
     inside, code = folder.resolve(), {*code_files(package), EXAMPLE_NAME}
-    for path in walk(folder):
-        if (
-            path.is_symlink()
-            and inside not in path.resolve().parents
-            and path.relative_to(folder).as_posix() not in code
-        ):
-            raise UserError(f"{path} is a link out of the folder; accepted: the file itself")
+    linked = [path for path in folder.rglob("*") if path.is_symlink() and inside not in path.resolve().parents]
+    for name in (path.relative_to(folder) for path in linked):
+        if name.as_posix() not in code and not set(IGNORED_FOLDERS).intersection(name.parts):
+            raise UserError(f"{folder / name} is a link out of the folder; accepted: what it leads to, itself")
 
 
 def write(

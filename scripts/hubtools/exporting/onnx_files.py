@@ -81,8 +81,8 @@ def quantize(file: Path) -> Path:
 
     Products by weights are in 8 bits, activations in 8 bits as they come; so are tables of positions.
 
-    Weights of products use seven of the eight bits: without the newest instructions two products of full range would not fit into
-    the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
+    Weights of products use seven of the eight bits: without the newest instructions two products of full range would not
+    fit into the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
