@@ -30,10 +30,13 @@ def warm():
         yield running
 
 
-@pytest.fixture
-def warm_python(warm, monkeypatch):
-    """Processes that are started as `sys.executable` have torch and transformers imported when they begin."""
-    monkeypatch.setattr(sys, "executable", warm.command)
+@pytest.fixture(scope="module")
+def warm_python(warm):
+    """Processes that a file starts as `sys.executable` have torch and transformers imported when they begin, those of
+    its fixtures too."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(sys, "executable", warm.command)
+        yield
 
 
 @pytest.fixture

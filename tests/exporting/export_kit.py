@@ -24,7 +24,12 @@ AUDIO = BYTES.replace("ForImageClassification", "ForAudioClassification").replac
     'file_encoding = "JPEG"\nquality = 60', 'file_encoding = "WAV"\nsample_dtype = "int16"'
 )
 TOWER = PIXELS.replace("[config]", "[config]\nuse_head = false\nspatial_merge_size = 2\nout_hidden_size = 48")
-MASKED = BYTES.replace("conv_kernel_size = 4", "conv_kernel_size = 4\nmask_padding = true")
+# One layer that does both.
+MASKED = (
+    BYTES.replace("num_hidden_layers = 2", "num_hidden_layers = 1\nmask_padding = true")
+    .replace("[0, 8]", "[8]")
+    .replace("[true, false]", "[true]")
+)
 
 
 def small_folder(room: Path, toml: str, name: str) -> Path:

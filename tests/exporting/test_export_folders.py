@@ -16,7 +16,7 @@ from small import call
 from byteformer import ByteFormerForImageClassification
 from llavavit import LlavaViTModel
 
-pytestmark = needs_onnx
+pytestmark = [needs_onnx, pytest.mark.usefixtures("warm_python")]
 GRAPHS = [f"model{kind}.onnx{data}" for kind in ("", "_quantized") for data in ("", "_data")]
 
 

@@ -8,6 +8,8 @@ from hubtools.exporting.folder import refuse_links
 from hubtools.packages import PACKAGES
 from small import call
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 
 def refused(*arguments):
     result = call(export.main, *arguments)

@@ -20,9 +20,9 @@ from small import call
 from byteformer import ByteFormerConfig, ByteFormerForImageClassification, ByteFormerModel
 from llavavit import LlavaViTModel
 
-pytestmark = needs_onnx
+pytestmark = [needs_onnx, pytest.mark.usefixtures("warm_python")]
+COLD = sys.executable  # has not imported torch yet
 FLOAT32 = 1e-4  # of the largest magnitude
-COLD = sys.executable  # a Python that has not imported anything yet
 WITHOUT_TORCH = """
 import sys
 class Absent:

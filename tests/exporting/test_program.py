@@ -20,7 +20,6 @@ CONFIG = dict(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_kernel_size=4,
     max_position_embeddings=400, window_sizes=[16], window_shifts=[0, 8], downsample=[True, False],
 )  # fmt: skip
-COLD = sys.executable  # a Python that has not imported anything yet
 WITHOUT_TRANSFORMERS = """
 import sys
 sys.modules["transformers"] = None
@@ -38,7 +37,7 @@ def test_a_program_runs_without_transformers_and_holds_no_pickle(tmp_path):
     sizes = ((1, 6), (1, 40), (3, 65), (2, 333), (1, 800))
     inputs = {f"{batch} x {length}": torch.randint(0, 257, (batch, length)) for batch, length in sizes}
     save_file(inputs, tmp_path / "inputs.safetensors")
-    run = subprocess.run([COLD, "-c", WITHOUT_TRANSFORMERS], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TRANSFORMERS], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     with torch.no_grad():
         for name, found in load_file(tmp_path / "outputs.safetensors").items():

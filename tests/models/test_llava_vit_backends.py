@@ -36,6 +36,7 @@ print(len(Counter.records), Counter.records)
 
 
 @pytest.mark.skipif(modeling.flash_attention_obstacle("flash_attention_2") is None, reason="flash-attn can run here")
+@pytest.mark.usefixtures("warm_python")
 def test_flash_attention_falls_back_to_sdpa_with_one_warning(tmp_path):
     code = f"FOLDER = {str(tmp_path)!r}\n{FALLBACK}"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
