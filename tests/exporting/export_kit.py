@@ -5,6 +5,7 @@ from pathlib import Path
 
 import export
 import pytest
+import torch
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
 from safetensors.torch import save_file
@@ -19,6 +20,10 @@ BYTES = BYTEFORMER_TOML.replace("num_hidden_layers = 4", "num_hidden_layers = 2"
     "window_shifts = [0, 8]\ndownsample = [true, false]",
 )
 PIXELS = LLAVA_VIT_TOML.replace("num_hidden_layers = 2", "num_hidden_layers = 1")
+AUDIO = BYTES.replace("ForImageClassification", "ForAudioClassification").replace(
+    'file_encoding = "JPEG"\nquality = 60', 'file_encoding = "WAV"\nsample_dtype = "int16"'
+)
+TOWER = PIXELS.replace("[config]", "[config]\nuse_head = false\nspatial_merge_size = 2\nout_hidden_size = 48")
 # One layer that does both.
 MASKED = (
     BYTES.replace("num_hidden_layers = 2", "num_hidden_layers = 1\nmask_padding = true")
@@ -40,3 +45,18 @@ def exported(folder: Path, *arguments: object) -> Path:
     result = call(export.main, folder, "--output", output, *arguments)
     assert result.code == 0, result.err
     return output
+
+
+def session_of(folder: Path, name: str = "model"):
+    """A graph of a folder in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    return onnxruntime.InferenceSession(folder / f"onnx/{name}.onnx", options)
+
+
+def padded_bytes(batch: int, length: int) -> torch.Tensor:
+    ids = torch.randint(0, 256, (batch, length))
+    ids[1:, length * 3 // 5 :] = 256
+    return ids

@@ -3,6 +3,9 @@
 import export
 import pytest
 from export_kit import BYTES, PIXELS, needs_onnx, small_folder
+from hubtools.errors import UserError
+from hubtools.exporting.folder import refuse_links
+from hubtools.packages import PACKAGES
 from small import call
 
 pytestmark = pytest.mark.usefixtures("warm_python")
@@ -29,6 +32,24 @@ def test_output_inside_the_folder(tmp_path):
     for output in (folder / "copy", tmp_path / "link" / "onnx" / "copy"):
         assert f"lies in {folder}" in refused(folder, "--to", "onnx", "--output", output)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_links_out_of_the_folder(tmp_path):
+    """The copy would hold what they lead to: a file, or a whole folder."""
+    folder, package = tmp_path / "model", PACKAGES["llavavit"]
+    (folder / ".git").mkdir(parents=True)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key").write_text("secret")
+    (folder / "config.json").write_text("{}")
+    (folder / "again.json").symlink_to("config.json")
+    (folder / "modeling_llava_vit.py").symlink_to(package.folder / "modeling_llava_vit.py")
+    (folder / ".git" / "hook").symlink_to(tmp_path / "private" / "key")
+    refuse_links(folder, package)
+    for name, target in (("notes.txt", "private/key"), ("onnx", "private")):
+        (folder / name).symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match=f"{name} is a link out of the folder"):
+            refuse_links(folder, package)
+        (folder / name).unlink()
 
 
 def test_missing_extra(tmp_path, monkeypatch):

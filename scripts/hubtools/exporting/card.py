@@ -6,8 +6,10 @@ from string import Template
 from typing import Any
 
 from ..facts import Graph, Package
+from .onnx_files import data_file
 
-HEADING = "## Without torch and transformers"
+ONNX_HEADING = "## Without torch and transformers"
+PROGRAM_HEADING = "## As a program of torch.export"
 ONNX = Template(
     """
 $heading
@@ -29,7 +31,7 @@ PROGRAM = Template(
     """
 $heading
 
-`$file` is a program of `torch.export`: torch runs it without transformers and without this folder's code; sizes may vary.
+torch runs `$file` without transformers and without this folder's code; sizes may vary.
 
 ```python
 import torch
@@ -47,7 +49,7 @@ def add_onnx_section(folder: Path, package: Package, config: Any, files: "list[P
     inputs = package.array_lines(config, settings)
     has_labels = config.architectures != [package.models["AutoModel"]]
     values = {
-        "heading": HEADING,
+        "heading": ONNX_HEADING,
         "others": described(files),
         "imports": "\nfrom PIL import Image" if "Image." in inputs else "",
         "inputs": inputs,
@@ -55,18 +57,18 @@ def add_onnx_section(folder: Path, package: Package, config: Any, files: "list[P
         if has_labels
         else 'print(outputs["last_hidden_state"].shape)  # (1, tokens, hidden size)',
     }
-    append(folder, ONNX.substitute(values))
+    append(folder, ONNX_HEADING, ONNX.substitute(values))
 
 
 def add_program_section(folder: Path, graph: Graph, file: str) -> None:
     """Appends the section to the folder's card."""
     values = {
-        "heading": HEADING,
+        "heading": PROGRAM_HEADING,
         "file": file,
         "arguments": ", ".join(graph.inputs),
         "outputs": ", ".join(graph.outputs),
     }
-    append(folder, PROGRAM.substitute(values))
+    append(folder, PROGRAM_HEADING, PROGRAM.substitute(values))
 
 
 def labels_line(config: Any) -> str:
@@ -81,23 +83,25 @@ def described(files: "list[Path]") -> str:
         "model_visible_indices_quantized": "both",
     }
     listed = [f"`onnx/{file.name}` ({texts[file.stem]})" for file in files if file.stem in texts]
-    return f" Beside it: {', '.join(listed)}." if listed else ""
+    beside = f" Beside it: {', '.join(listed)}." if listed else ""
+    data = [f"`{data_file(file).name}`" for file in files if data_file(file).exists()]
+    return beside + (f" Weights stand in {', '.join(data)}, each needed beside its graph." if data else "")
 
 
-def append(folder: Path, section: str) -> None:
+def append(folder: Path, heading: str, section: str) -> None:
     """Adds a section at the card's end; one of the same heading, from an earlier export, goes."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    card.write_text(without_section(text).rstrip("\n") + "\n" + section, encoding="utf-8")
+    card.write_text(without_section(text, heading).rstrip("\n") + "\n" + section, encoding="utf-8")
 
 
-def without_section(text: str) -> str:
-    """A card without the section of our heading, which ends at the next heading outside of a block of code."""
+def without_section(text: str, heading: str) -> str:
+    """A card without the section of this heading, which ends at the next heading outside of a block of code."""
     kept, inside, in_code = [], False, False
     for line in text.splitlines(keepends=True):
         in_code ^= line.startswith("```")
         if not in_code and line.startswith(("# ", "## ")):
-            inside = line.rstrip() == HEADING
+            inside = line.rstrip() == heading
         if not inside:
             kept.append(line)
     return "".join(kept)

@@ -12,9 +12,11 @@ import torch
 from ..errors import UserError
 from ..facts import Graph
 from .programs import export_program
+from .tables import quantize_tables
 
 QUANTIZED = "_quantized"  # what the Hub's models add to the name
-LARGEST = 2**31 - 2**20  # bytes of a protobuf; beyond it weights go to a file beside the graph
+# Bytes of weights; more of them go to a file beside the graph. A protobuf holds 2**31, of which the graph needs some.
+LARGEST = 2**31 - 2**25
 
 
 def write_onnx(model: torch.nn.Module, graph: Graph, folder: Path, opset: Optional[int] = None) -> Path:
@@ -45,10 +47,18 @@ def converted(program: torch.export.ExportedProgram, graph: Graph, opset: int):
         raise UserError(f"torch {torch.__version__} cannot write {graph.name} as ONNX {opset}: {error}") from error
 
 
+def data_file(file: Path) -> Path:
+    """Where the weights of a graph stand that do not fit into it."""
+    return file.with_name(f"{file.name}_data")
+
+
 def save(onnx, proto, file: Path) -> None:
-    beside = proto.ByteSize() > LARGEST
-    options = {"save_as_external_data": True, "location": f"{file.name}_data"} if beside else {}
+    """Writes a graph, and beside it the weights that one protobuf cannot hold, for the same people to read."""
+    beside = sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > LARGEST
+    options = {"save_as_external_data": True, "location": data_file(file).name} if beside else {}
     onnx.save_model(proto, file, **options)
+    if beside:  # the library writes it for its owner alone
+        data_file(file).chmod(file.stat().st_mode)
 
 
 def tidy(proto, graph: Graph) -> None:
@@ -69,15 +79,15 @@ def tidy(proto, graph: Graph) -> None:
 def quantize(file: Path) -> Path:
     """Writes `NAME_quantized.onnx` beside `NAME.onnx`, and `NAME_quantized.onnx_data` where that has weights beside it.
 
-    Products by weights are in 8 bits, activations in 8 bits as they come.
+    Products by weights are in 8 bits, activations in 8 bits as they come; so are tables of positions.
 
-    Weights use seven of the eight bits: without the newest instructions two products of full range would not fit into
-    the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
+    Weights of products use seven of the eight bits: without the newest instructions two products of full range would not
+    fit into the sixteen bits that x86 adds them up in, and the result would be wrong without a word.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    target, beside = file.with_name(f"{file.stem}{QUANTIZED}.onnx"), file.with_name(f"{file.name}_data").exists()
+    target, beside = file.with_name(f"{file.stem}{QUANTIZED}.onnx"), data_file(file).exists()
     with quiet():
         quantize_dynamic(
             file,
@@ -88,10 +98,11 @@ def quantize(file: Path) -> Path:
             weight_type=QuantType.QInt8,
             use_external_data_format=beside,
         )
+    proto = onnx.load(target)
     if beside:  # onnxruntime has a name of its own for the weights beside a graph
-        proto = onnx.load(target)
         target.with_name(f"{target.name}.data").unlink()
-        save(onnx, proto, target)
+    quantize_tables(proto)
+    save(onnx, proto, target)
     return target
 
 

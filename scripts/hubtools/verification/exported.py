@@ -11,6 +11,7 @@ PROGRAM = "torch_export/model.pt2"
 # Graphs as the Hub's models call them; their weights stand beside those that one protobuf cannot hold.
 GRAPH = re.compile(r"model(_visible_indices)?(_quantized)?\.onnx")
 ONNX_FILE = re.compile(rf"{ONNX_FOLDER}/{GRAPH.pattern}(_data)?")
+KINDS = {"onnx": ONNX_FILE, "torch-export": re.compile(re.escape(PROGRAM))}  # what `export.py --to` writes
 # What torch.export.save writes that is no pickle: JSON, and tensors as bare bytes.
 PLAIN_MEMBER = re.compile(
     r"\w+/(data/(weights/weight_\d+|constants/tensor_\d+|(weights|constants)/model_\w+_config\.json|sample_inputs/model\.pt)"
@@ -27,7 +28,12 @@ def exported_files(folder: Path) -> List[str]:
 
 
 def is_exported(name: str) -> bool:
-    return name == PROGRAM or ONNX_FILE.fullmatch(name) is not None
+    return any(is_export_of(kind, name) for kind in KINDS)
+
+
+def is_export_of(kind: str, name: str) -> bool:
+    """Whether a file of a folder, by its path in it, is what `export.py --to KIND` writes."""
+    return KINDS[kind].fullmatch(name) is not None
 
 
 def why_not_plain(program: Path) -> Optional[str]:
