@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test mutations quantised matrix clean
+.PHONY: demo test mutations quantised compiled matrix clean
 
 demo: $(VENV)/ready
 	$(RUN) scripts/demo.py --output demo_output
@@ -19,6 +19,10 @@ mutations: $(VENV)/ready
 quantised: $(VENV)/ready
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target .venvs/torchao torchao
 	PYTHONPATH=.venvs/torchao OMP_NUM_THREADS=1 $(RUN) -m pytest tests/exporting/test_quantised_loading.py
+
+# AOTInductor: the compiler takes a minute or two for the smallest model.
+compiled: $(VENV)/ready
+	COMPILE_AHEAD=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/exporting/test_machine_code.py
 
 matrix: $(VENV)/ready
 	$(RUN) scripts/matrix.py

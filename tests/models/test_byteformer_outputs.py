@@ -167,14 +167,6 @@ def test_compiles_as_one_graph(masked, autograd):
             assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= OUTPUTS
 
 
-@torch.no_grad()
-def test_compiles_to_machine_code():
-    model = tiny_model(num_hidden_layers=1, window_shifts=[8], downsample=[True])  # gcc takes most of the time
-    input_ids = byte_batch([390])
-    compiled = torch.compile(model, fullgraph=True, dynamic=False)
-    assert relative_error(compiled(input_ids).logits, model(input_ids).logits) <= OUTPUTS
-
-
 @pytest.mark.parametrize("masked", [False, True])
 @torch.no_grad()
 def test_exports(masked):

@@ -6,7 +6,7 @@ from typing import Sequence
 from ..errors import UserError, some
 
 # Of each kind of export, and of quantisation: modules that have to be there.
-NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": ()}
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch-export": (), "aot-inductor": ()}
 HOW = "pip install -r requirements-export.txt"
 
 

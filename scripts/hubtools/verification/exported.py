@@ -11,7 +11,8 @@ PROGRAM = "torch_export/model.pt2"
 # Graphs as the Hub's models call them; their weights stand beside those that one protobuf cannot hold.
 GRAPH = re.compile(r"model(_visible_indices)?(_quantized)?\.onnx")
 ONNX_FILE = re.compile(rf"{ONNX_FOLDER}/{GRAPH.pattern}(_data)?")
-KINDS = {"onnx": ONNX_FILE, "torch-export": re.compile(re.escape(PROGRAM))}  # what `export.py --to` writes
+# What `export.py --to` writes into a folder: machine code none, it is a file of its own.
+KINDS = {"onnx": ONNX_FILE, "torch-export": re.compile(re.escape(PROGRAM)), "aot-inductor": re.compile("(?!)")}
 # What torch.export.save writes that is no pickle: JSON, and tensors as bare bytes.
 PLAIN_MEMBER = re.compile(
     r"\w+/(data/(weights/weight_\d+|constants/tensor_\d+|(weights|constants)/model_\w+_config\.json|sample_inputs/model\.pt)"

@@ -35,13 +35,18 @@ def check_exported(path: str, model: torch.nn.Module, graphs: Sequence[Any], giv
             f"{os.path.basename(path)} is no graph of this model; known: {', '.join(g.name for g in graphs)}"
         )
     run = opened(path, graph)
+    found = compare_with_model(run, model, graph, QUANTIZED_TOLERANCE if quantized else TOLERANCE)
+    return found + agreement(run, model, graph, given, quantized)
+
+
+def compare_with_model(run: Run, model: torch.nn.Module, graph: Any, tolerance: float = TOLERANCE) -> str:
+    """Compares a function of named tensors with the model on all of the graph's trials; raises CheckFailed."""
     differences = []
     for number, sizes in enumerate(graph.trials):
         inputs = graph.make_inputs(sizes, torch.Generator().manual_seed(number))
         differences += compare_outputs(run(inputs), outputs_of(model, graph, inputs), f"trial {number}")
-    tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
     worst = largest_ratio(differences, tolerance)
-    return f"equals the model within {worst:.1e} on {len(graph.trials)} sizes{agreement(run, model, graph, given, quantized)}"
+    return f"equals the model within {worst:.1e} on {len(graph.trials)} sizes"
 
 
 def agreement(run: Run, model: torch.nn.Module, graph: Any, given: Mapping[str, Tensors], quantized: bool) -> str:

@@ -1,0 +1,58 @@
+"""Packages of AOTInductor, which the compiler takes a minute or two for: `make compiled`. What is refused is quick."""
+
+import os
+import subprocess
+import sys
+
+import export
+import pytest
+import torch
+from export_kit import BYTES, small_folder
+from measure import assert_outputs_close
+from safetensors.torch import load_file, save_file
+from small import call
+
+from byteformer import ByteFormerForImageClassification
+
+compiling = pytest.mark.skipif("COMPILE_AHEAD" not in os.environ, reason="takes minutes: make compiled")
+WITHOUT_TRANSFORMERS = """
+import sys
+sys.modules["transformers"] = None
+import torch
+from safetensors.torch import load_file, save_file
+program = torch._inductor.aoti_load_package("model.pt2")
+save_file({name: program(ids)["logits"] for name, ids in load_file("inputs.safetensors").items()}, "outputs.safetensors")
+"""
+
+
+@compiling
+def test_machine_code_runs_without_transformers_for_inputs_of_any_size(tmp_path):
+    folder = small_folder(tmp_path, BYTES, "bytes")
+    result = call(export.main, folder, "--to", "aot-inductor", "--output", tmp_path / "model.pt2")
+    assert result.code == 0 and "equals the model within" in result.out, result.err
+    model = ByteFormerForImageClassification.from_pretrained(folder).eval()
+    inputs = {f"{n} bytes": torch.randint(0, 257, (batch, n)) for batch, n in ((1, 6), (1, 40), (3, 65), (2, 333))}
+    save_file(inputs, tmp_path / "inputs.safetensors")
+    run = subprocess.run([sys.executable, "-c", WITHOUT_TRANSFORMERS], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    with torch.no_grad():
+        for name, found in load_file(tmp_path / "outputs.safetensors").items():
+            assert_outputs_close(found, model(inputs[name]).logits, name)
+
+
+def test_refused_in_one_line_and_nothing_is_made(tmp_path, monkeypatch):
+    folder = small_folder(tmp_path, BYTES, "bytes")
+    before = sorted(tmp_path.iterdir())
+    told = {
+        "must end in .pt2": ["--output", tmp_path / "model"],
+        "--overwrite replaces folders": ["--overwrite"],
+        "--quantize goes with --to onnx": ["--quantize", "int8"],
+        f"output {folder / 'config.json'}": ["--output", folder / "config.json"],
+        "needs a C++ compiler, found none": ["--output", tmp_path / "model.pt2"],
+    }
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    for message, options in told.items():
+        result = call(export.main, folder, "--to", "aot-inductor", *options)
+        assert result.code == 2 and message in result.err, result.err
+        assert result.err.startswith("error: ") and len(result.err.strip().splitlines()) == 1, result.err
+    assert sorted(tmp_path.iterdir()) == before
