@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test mutations matrix clean
+.PHONY: demo test mutations quantised matrix clean
 
 demo: $(VENV)/ready
 	$(RUN) scripts/demo.py --output demo_output
@@ -14,6 +14,11 @@ test: $(VENV)/ready
 # Valid files with random changes, more of them than `make test` tries.
 mutations: $(VENV)/ready
 	FOREIGN_MUTATIONS=10000 OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 tests/scripts/test_foreign_mutations.py
+
+# Loading in 8 bits. torchao stands apart: where it is installed, every program that imports transformers prints its notes.
+quantised: $(VENV)/ready
+	$(RUN) -m pip install --quiet --no-deps --upgrade --target .venvs/torchao torchao
+	PYTHONPATH=.venvs/torchao OMP_NUM_THREADS=1 $(RUN) -m pytest tests/exporting/test_quantised_loading.py
 
 matrix: $(VENV)/ready
 	$(RUN) scripts/matrix.py

@@ -10,13 +10,20 @@ for folder in (ROOT, ROOT / "scripts", ROOT / "tests", *(ROOT / "tests" / name f
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from warm_python import WarmPython  # noqa: E402 (tests/ is on the path from here on)
+from remembered import remember_imports  # noqa: E402 (tests/ is on the path from here on)
+from warm_python import WarmPython  # noqa: E402
 
 # Whole files go to the workers one after the other: those that take long come first, so that all end together.
-LONG_FIRST = ("releases/test_releases", "scripts/test_snippets", "scripts/test_terminal", "hub", "embedding", "scripts")
+LONG_FIRST = (
+    "releases/test_releases", "exporting", "scripts/test_snippets", "scripts/test_foreign_input", "scripts/test_terminal",
+    "hub", "embedding", "scripts", "models",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
+    if "transformers" in sys.modules:
+        remember_imports()
+
     def place(item):
         file = item.path.relative_to(ROOT / "tests").as_posix()
         return next((i for i, start in enumerate(LONG_FIRST) if file.startswith(start)), len(LONG_FIRST))

@@ -38,7 +38,7 @@ def test_killed_at_random_moments_and_given_again(tmp_path, photos):
     arguments = (MOTION, photos, tmp_path / "clips", "--output")
     assert embedded(*arguments, tmp_path / "undisturbed", *SMALL).code == 0
     output, moments, killed = tmp_path / "disturbed", random.Random(0), 0
-    for _ in range(3):
+    for _ in range(2):
         run = subprocess.Popen(command(*arguments, output, *SMALL), stderr=subprocess.DEVNULL)
         until = time.monotonic() + 120
         shards = len(list(output.glob("data/[0-9]*.parquet")))
@@ -175,7 +175,8 @@ def test_another_model_other_options_and_other_folders_are_refused_in_one_line(t
     assert absent.code == 2 and "no such file or folder" in absent.err and not (tmp_path / "other").exists()
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(tmp_path, photos):
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(tmp_path, photos, warm, monkeypatch):
+    monkeypatch.setattr(sys, "executable", warm.command)
     output = tmp_path / "out"
     for bytes_left, left in ((6_000, "data"), (200, "inputs")):
         target = output if left == "data" else tmp_path / "fuller"

@@ -1,5 +1,7 @@
 """torch.compile(fullgraph=True): one graph for inputs of any size."""
 
+import shutil
+
 import pytest
 import torch
 from measure import assert_outputs_close
@@ -52,3 +54,16 @@ def test_byteformer_is_compiled_once_for_ten_lengths(mask_padding):
             ids[1, length * 2 // 3 :] = 256
             assert_outputs_close(fast(of_any_size(ids, 1))[0], model(ids)[0], f"{length} bytes")
     assert counter.frame_count == 1
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler: inductor needs one")
+def test_what_inductor_makes_of_byteformer_equals_eager():
+    """As released, with padding that takes part, and at a length that was not compiled for."""
+    torch._dynamo.reset()
+    model = ByteFormerForImageClassification(ByteFormerConfig(**BYTES)).eval()
+    fast = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        for length in (200, 333):
+            ids = torch.randint(0, 256, (2, length))
+            ids[1, length * 2 // 3 :] = 256
+            assert_outputs_close(fast(of_any_size(ids, 1)).logits, model(ids).logits, f"{length} bytes")

@@ -6,6 +6,8 @@ import zipfile
 
 import pytest
 import torch
+import verify
+from export_kit import BYTES, small_folder
 from hubtools.exporting.programs import write_program
 from hubtools.packages import PACKAGES
 from hubtools.verification.exported import PROGRAM, why_not_plain
@@ -13,6 +15,7 @@ from hubtools.verification.files import check_files
 from hubtools.verification.probes.protocol import CheckFailed
 from measure import assert_outputs_close
 from safetensors.torch import load_file, save_file
+from small import call
 
 from byteformer import ByteFormerConfig, ByteFormerForImageClassification
 
@@ -61,3 +64,12 @@ def test_verify_refuses_a_program_with_something_pickled_in_it(tmp_path):
     file.write_bytes(b"no archive")
     with pytest.raises(CheckFailed, match="is no program of torch.export"):
         check_files(tmp_path, PACKAGES["byteformer"])
+
+
+def test_verify_does_not_open_an_exported_file_of_a_folder_with_unsafe_ones(tmp_path):
+    folder = small_folder(tmp_path, BYTES, "unsafe")
+    (folder / PROGRAM).parent.mkdir()
+    (folder / PROGRAM).write_bytes(b"no archive")
+    result = call(verify.main, folder)
+    assert result.code == 1 and "is no program of torch.export" in result.out
+    assert f"SKIP  exported: {PROGRAM}" in result.out, result.out

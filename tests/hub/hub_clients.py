@@ -15,6 +15,7 @@ from filelock import FileLock
 
 INSTALLED = "installed"
 FLOOR = "0.27.1"
+COLD = sys.executable  # has not imported anything yet
 FOLDER = Path(__file__).resolve().parents[2] / ".venvs"
 
 
@@ -33,7 +34,7 @@ def install(version: str) -> Path:
     with FileLock(f"{target}.lock"):
         if not (target / "complete").exists():
             pip = [
-                sys.executable,
+                COLD,
                 "-m",
                 "pip",
                 "install",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Optional
 
-from hub_clients import INSTALLED, client_env
+from hub_clients import COLD, INSTALLED, client_env
 from local_hub import LocalHub
 
 TESTS = Path(__file__).resolve().parent
 SCRIPTS = TESTS.parents[1] / "scripts"
+READ_ON_IMPORT = ("PYTHONPATH", "HF_DEBUG")  # which release of the client it is, and what it logs
 CARD = "---\nlicense: apache-2.0\n---\n# A model\n"
 CONFIG = {
     "architectures": ["TinyModel"],
@@ -51,7 +52,8 @@ class Ran:
 
 
 def run_python(script: Path, *arguments: str, env: Dict[str, str], timeout: int = 300) -> Ran:
-    command = [sys.executable, str(script), *map(str, arguments)]
+    python = COLD if any(name in env for name in READ_ON_IMPORT) else sys.executable
+    command = [python, str(script), *map(str, arguments)]
     done = subprocess.run(
         command,
         env={**env, "OMP_NUM_THREADS": "1"},

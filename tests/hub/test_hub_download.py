@@ -7,6 +7,8 @@ from hub_clients import clients
 from hub_kit import SCRIPTS, make_folder, names_and_bytes, run_fetch, run_python
 from local_hub import Fault, LocalHub
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 REPO = "user/model"
 
 

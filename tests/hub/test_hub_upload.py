@@ -12,6 +12,8 @@ from hubtools.errors import UserError
 from hubtools.hub.files import local_files
 from local_hub import Fault, LocalHub
 
+pytestmark = pytest.mark.usefixtures("warm_python")
+
 REPO = "user/model"
 
 

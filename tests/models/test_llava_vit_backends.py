@@ -2,7 +2,6 @@
 """Attention backends, torch.compile and torch.export."""
 
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -36,10 +35,9 @@ print(len(Counter.records), Counter.records)
 
 
 @pytest.mark.skipif(modeling.flash_attention_obstacle("flash_attention_2") is None, reason="flash-attn can run here")
-@pytest.mark.usefixtures("warm_python")
-def test_flash_attention_falls_back_to_sdpa_with_one_warning(tmp_path):
+def test_flash_attention_falls_back_to_sdpa_with_one_warning(tmp_path, warm):
     code = f"FOLDER = {str(tmp_path)!r}\n{FALLBACK}"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([warm.command, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("1 "), result.stdout
     assert "flash attention cannot run here, using sdpa" in result.stdout

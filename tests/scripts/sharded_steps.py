@@ -1,6 +1,7 @@
-"""A few training steps under torch's fully sharded data parallel on CPUs; prints the losses as JSON. Started by torchrun.
+"""A few training steps under torch's fully sharded data parallel on CPUs; prints each model's
+losses as JSON. Started by torchrun.
 
-torchrun --standalone --nproc_per_node 2 tests/scripts/sharded_steps.py llavavit|byteformer
+torchrun --standalone --nproc_per_node 2 tests/scripts/sharded_steps.py llavavit byteformer
 """
 
 import json
@@ -52,8 +53,7 @@ def shard(model, mesh):
     fully_shard(model, mesh=mesh)
 
 
-def main(package):
-    dist.init_process_group("gloo")
+def losses_of(package):
     torch.manual_seed(0)
     model, inputs = build(package)
     labels = torch.randint(0, 4, (BATCH,))
@@ -71,7 +71,13 @@ def main(package):
         mean = loss.detach().clone()
         dist.all_reduce(mean)
         losses.append(mean.item() / world)
-    if rank == 0:
+    return losses
+
+
+def main(*packages):
+    dist.init_process_group("gloo")
+    losses = {package: losses_of(package) for package in packages}
+    if dist.get_rank() == 0:
         print(json.dumps(losses))
     dist.barrier()
     dist.destroy_process_group()
@@ -80,4 +86,4 @@ def main(package):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
-from hubtools.packages import ROOT
+from hubtools.packages import PACKAGES, ROOT
 from safetensors.torch import load_file
 from small import call, files_up_to, trainable_toml, write_recipe
 
@@ -141,19 +141,21 @@ def test_two_processes_have_the_loss_curve_of_one(start, tmp_path):
     assert one[0][1] > one[-1][1]
 
 
-@pytest.mark.parametrize("package", ["llavavit", "byteformer"])
-def test_sharding_by_the_layers_that_the_model_names_gives_the_same_losses(package):
+def test_sharding_by_the_layers_that_the_model_names_gives_the_same_losses():
     """torch's FSDP on two processes, directly: accelerate shards over GPUs only."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     worker = str(ROOT / "tests" / "scripts" / "sharded_steps.py")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    losses = []
+    found = []
     for processes in ("1", "2"):
-        done = subprocess.run([*launcher, processes, worker, package], env=environment, capture_output=True, text=True)
+        command = [*launcher, processes, worker, *PACKAGES]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
-        losses.append(json.loads(done.stdout.splitlines()[-1]))
-    assert len(losses[0]) == len(losses[1]) == 5 and losses[0][0] != losses[0][-1]
-    assert max(abs(a - b) for a, b in zip(*losses)) < 1e-4
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    for package in PACKAGES:
+        losses = [one[package] for one in found]
+        assert len(losses[0]) == len(losses[1]) == 5 and losses[0][0] != losses[0][-1]
+        assert max(abs(a - b) for a, b in zip(*losses)) < 1e-4, package
 
 
 def test_adapters_are_merged_into_the_folder(start, tmp_path):

@@ -1,6 +1,7 @@
 """The benchmark's cases of their own, on clips so small that they measure nothing but themselves."""
 
 import json
+import sys
 
 import av
 import benchmark
@@ -43,7 +44,8 @@ def in_this_process(part, *arguments):
     return getattr(video_file, part)(*given)
 
 
-def test_a_part_that_fails_is_told(tmp_path):
+def test_a_part_that_fails_is_told(tmp_path, warm, monkeypatch):
+    monkeypatch.setattr(sys, "executable", warm.command)
     with pytest.raises(video_file.UserError, match="video-file, times: .*none.mp4"):
         video_file.in_a_process("times", tmp_path / "none.mp4", 1, 1)
 

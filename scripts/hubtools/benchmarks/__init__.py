@@ -8,7 +8,7 @@ from ..packages import PACKAGES
 
 CASES: Dict[str, Case] = {case.name: case for package in PACKAGES.values() for case in package.cases}
 # Cases that are no model beside a reference: modules of this folder with `measure` and `describe`.
-OWN_CASES = ("video-file", "video-recall", "video-digits")
+OWN_CASES = ("video-file", "video-recall", "video-digits", "export")
 
 
 def case_named(name: str) -> Case:

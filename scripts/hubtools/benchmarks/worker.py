@@ -34,11 +34,12 @@ class Worker:
         which: "model" or "reference".
         reference: FILE.py:NAME, as `reference_file` gives it.
         threads: of torch.
+        module: whose `main` the process runs.
     """
 
-    def __init__(self, case: str, which: str, reference: str, threads: int):
+    def __init__(self, case: str, which: str, reference: str, threads: int, module: str = "worker"):
         self._name = f"{case}/{which}"
-        self._command = isolated_command("hubtools.benchmarks.worker", case, which, reference, str(threads))
+        self._command = isolated_command(f"hubtools.benchmarks.{module}", case, which, reference, str(threads))
 
     def __enter__(self) -> "Worker":
         self._errors = tempfile.TemporaryFile("w+")
@@ -70,6 +71,14 @@ class Worker:
     def save_output(self, file: Path) -> None:
         """Saves what the last forward of the case's inputs gave."""
         self._ask("save_output", str(file))
+
+    def file_bytes(self) -> int:
+        """Of a form's file."""
+        return self._ask("file_bytes")
+
+    def save_logits(self, file: Path) -> None:
+        """Saves a trained model's `logits` of its held-out data, and the `labels`."""
+        self._ask("save_logits", str(file))
 
     def _ask(self, *request: str) -> Any:
         with contextlib.suppress(BrokenPipeError):  # it has ended: the missing answer tells
@@ -118,7 +127,11 @@ class Runs:
 def answer_requests(argv) -> int:
     name, which, reference, threads = argv
     torch.set_num_threads(int(threads))
-    runs = Runs(case_named(name), which, reference)
+    return serve(Runs(case_named(name), which, reference))
+
+
+def serve(runs: Runs) -> int:
+    """Answers requests until there are no more."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a reference prints is no answer
     with torch.no_grad():
         for line in sys.stdin:

@@ -87,6 +87,17 @@ def check_values(folder: Path, config: dict, package: Package) -> None:
         raise CheckFailed(str(error)) from error
 
 
+def refuse_quantised(config: dict) -> None:
+    """Raises CheckFailed for a folder that save_pretrained wrote of a quantised model: its weights are no model's alone."""
+    settings = config.get("quantization_config")
+    if settings is not None:
+        method = settings.get("quant_method") if isinstance(settings, dict) else settings
+        raise CheckFailed(
+            f"the folder is saved in quantised form ({str(method)[:40]}), as quantization_config of {CONFIG_NAME} says; "
+            "accepted: whole weights; verify the folder that it was made from, and quantise where it is loaded"
+        )
+
+
 def package_of(config: dict) -> Package:
     """The package whose models the configuration describes."""
     package = package_of_type(config.get("model_type"))

@@ -24,6 +24,7 @@ from .files import (
     code_in_use,
     package_of,
     read_config,
+    refuse_quantised,
     why_no_example,
 )  # fmt: skip
 from .references import split_reference
@@ -96,6 +97,7 @@ class _Verification:
         self.tensors: Dict[str, Tensor] = {}
         self.sound = True
         self.given_files: List[str] = []
+        self.exported = [f"exported: {name}" for name in exported_files(folder)]
 
     def run(self, run_foreign_code: bool) -> None:
         self.look(run_foreign_code)
@@ -109,7 +111,9 @@ class _Verification:
 
     def look(self, run_foreign_code: bool) -> None:
         self.need("files: configuration", self.check_identity)
-        self.checks.run("files: known and safe", lambda: check_files(self.folder, self.package))
+        if not self.checks.run("files: known and safe", lambda: check_files(self.folder, self.package)):
+            self.checks.skip(self.exported, "not run: files: known and safe did not pass")
+            self.exported = []  # reading one may run what is pickled in it
         self.need("files: weights", self.check_weight_files)
         if self.package is None:
             self.checks.skip(["files: metadata", "files: code"], "not run: the model is not known")
@@ -124,6 +128,7 @@ class _Verification:
     def check_identity(self) -> str:
         self.config = read_config(self.folder)
         package = package_of(self.config)
+        refuse_quantised(self.config)
         architecture = architecture_of(self.config, package)
         check_values(self.folder, self.config, package)
         self.package = package
@@ -159,8 +164,7 @@ class _Verification:
         base = ["load: base model"] if self.package and self.auto_class != "AutoModel" else []
         loads = ["weights: finite", "load: configuration", "load: processor", *base, "load: model", "weights: loaded"]
         forwards = [f"forward: {subject}" for subject in subjects]
-        exported = [f"exported: {name}" for name in exported_files(self.folder)]
-        return [*loads, "round trip: save", *forwards, *exported, "example: runs"]
+        return [*loads, "round trip: save", *forwards, *self.exported, "example: runs"]
 
     @property
     def auto_class(self) -> str:
