@@ -139,7 +139,7 @@ def test_eight_bits_are_smaller_and_near(bytes_folder):
 
 
 def test_a_table_of_positions_is_in_eight_bits_row_by_row(tmp_path):
-    """Rows of very different sizes: with one scale for all of them the small ones would be gone."""
+    """Rows of very different sizes: with one scale for all of them most would be off by a tenth."""
     config = ByteFormerConfig(
         hidden_size=64, num_hidden_layers=1, num_attention_heads=1, intermediate_size=64, conv_kernel_size=4,
         max_position_embeddings=40_000, window_sizes=[16], window_shifts=[0], downsample=[False],
@@ -152,9 +152,9 @@ def test_a_table_of_positions_is_in_eight_bits_row_by_row(tmp_path):
     file = onnx_files.write_onnx(model, PACKAGES["byteformer"].graphs(config, "ByteFormerModel")[0], tmp_path / "onnx")
     assert onnx_files.quantize(file).stat().st_size < 0.3 * file.stat().st_size
     for length in (4, 1000, 30_000):
-        ids = {"input_ids": padded_bytes(2, length).numpy()}
+        ids = {"input_ids": padded_bytes(1, length).numpy()}  # one row: nothing in it is padding
         states, near = (session_of(tmp_path, name).run(None, ids)[0] for name in ("model", "model_quantized"))
-        assert np.abs(near - states).max() < 0.1 * np.abs(states).max(), f"{length} bytes"
+        assert np.abs(near - states).max() < 0.02 * np.abs(states).max(), f"{length} bytes"
 
 
 def test_a_new_section_of_the_card_leaves_the_users_own(tmp_path):
