@@ -1,5 +1,6 @@
 """A model as torch.export's program: a recorded graph that holds for inputs of any size."""
 
+import io
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -70,4 +71,6 @@ def write_program(model: torch.nn.Module, graph: Graph, file: Path) -> None:
     """Writes the program as torch.export.load reads it, without the inputs of its recording, which would be pickled."""
     program = export_program(model, graph)
     program._example_inputs = None
-    torch.export.save(program, file)
+    content = io.BytesIO()  # torch's own writing of a file ends the process where the disk is full
+    torch.export.save(program, content)
+    file.write_bytes(content.getbuffer())
