@@ -18,7 +18,7 @@ mutations: $(VENV)/ready
 # Loading in 8 bits. torchao stands apart: where it is installed, every program that imports transformers prints its notes.
 quantised: $(VENV)/ready
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target .venvs/torchao torchao
-	PYTHONPATH=.venvs/torchao OMP_NUM_THREADS=1 $(RUN) -m pytest tests/exporting/test_quantised_loading.py
+	PYTHONPATH=$(CURDIR)/.venvs/torchao OMP_NUM_THREADS=1 $(RUN) -m pytest tests/exporting/test_quantised_loading.py
 
 # AOTInductor: the compiler takes a minute or two for the smallest model.
 compiled: $(VENV)/ready
