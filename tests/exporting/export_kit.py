@@ -1,6 +1,8 @@
 """Small folders, and what is exported of them: made once for all tests of a run, since recording a model takes long."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import export
@@ -8,7 +10,8 @@ import pytest
 import torch
 from hubtools.assembly.build import build_folder
 from hubtools.assembly.recipes import load_recipe
-from safetensors.torch import save_file
+from measure import assert_outputs_close
+from safetensors.torch import load_file, save_file
 from small import BYTEFORMER_TOML, LLAVA_VIT_TOML, call, random_state, write_recipe
 
 EXTRAS = ("onnx", "onnxscript", "onnxruntime")
@@ -60,3 +63,27 @@ def padded_bytes(batch: int, length: int) -> torch.Tensor:
     ids = torch.randint(0, 256, (batch, length))
     ids[1:, length * 3 // 5 :] = 256
     return ids
+
+
+# To be completed by the expression that opens the file.
+WITHOUT_TRANSFORMERS = """
+import sys
+sys.modules["transformers"] = None
+import torch
+from safetensors.torch import load_file, save_file
+program = %s
+save_file({name: program(ids)["logits"] for name, ids in load_file("inputs.safetensors").items()}, "outputs.safetensors")
+"""
+
+
+def assert_runs_without_transformers(room: Path, opening: str, model: torch.nn.Module, inputs: dict) -> None:
+    """What the expression `opening` gives in `room`, in a process of its own, gives the model's logits of all inputs."""
+    save_file(inputs, room / "inputs.safetensors")
+    command = [sys.executable, "-c", WITHOUT_TRANSFORMERS % opening]
+    run = subprocess.run(command, cwd=room, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    outputs = load_file(room / "outputs.safetensors")
+    assert outputs.keys() == inputs.keys()
+    with torch.no_grad():
+        for name, found in outputs.items():
+            assert_outputs_close(found, model(inputs[name]).logits, name)

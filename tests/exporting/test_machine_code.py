@@ -1,28 +1,17 @@
 """Packages of AOTInductor, which the compiler takes a minute or two for: `make compiled`. What is refused is quick."""
 
 import os
-import subprocess
-import sys
 
 import export
 import pytest
 import torch
-from export_kit import BYTES, small_folder
-from measure import assert_outputs_close
-from safetensors.torch import load_file, save_file
+from export_kit import BYTES, assert_runs_without_transformers, small_folder
 from small import call
 
 from byteformer import ByteFormerForImageClassification
 
 compiling = pytest.mark.skipif("COMPILE_AHEAD" not in os.environ, reason="takes minutes: make compiled")
-WITHOUT_TRANSFORMERS = """
-import sys
-sys.modules["transformers"] = None
-import torch
-from safetensors.torch import load_file, save_file
-program = torch._inductor.aoti_load_package("model.pt2")
-save_file({name: program(ids)["logits"] for name, ids in load_file("inputs.safetensors").items()}, "outputs.safetensors")
-"""
+OPENED = 'torch._inductor.aoti_load_package("model.pt2")'
 
 
 @compiling
@@ -32,12 +21,7 @@ def test_machine_code_runs_without_transformers_for_inputs_of_any_size(tmp_path)
     assert result.code == 0 and "equals the model within" in result.out, result.err
     model = ByteFormerForImageClassification.from_pretrained(folder).eval()
     inputs = {f"{n} bytes": torch.randint(0, 257, (batch, n)) for batch, n in ((1, 6), (1, 40), (3, 65), (2, 333))}
-    save_file(inputs, tmp_path / "inputs.safetensors")
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TRANSFORMERS], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    with torch.no_grad():
-        for name, found in load_file(tmp_path / "outputs.safetensors").items():
-            assert_outputs_close(found, model(inputs[name]).logits, name)
+    assert_runs_without_transformers(tmp_path, OPENED, model, inputs)
 
 
 def test_refused_in_one_line_and_nothing_is_made(tmp_path, monkeypatch):

@@ -1,20 +1,16 @@
 """Programs of torch.export: run without transformers, and nothing in them is pickled."""
 
-import subprocess
-import sys
 import zipfile
 
 import pytest
 import torch
 import verify
-from export_kit import BYTES, small_folder
+from export_kit import BYTES, assert_runs_without_transformers, small_folder
 from hubtools.exporting.programs import write_program
 from hubtools.packages import PACKAGES
 from hubtools.verification.exported import PROGRAM, why_not_plain
 from hubtools.verification.files import check_files
 from hubtools.verification.probes.protocol import CheckFailed
-from measure import assert_outputs_close
-from safetensors.torch import load_file, save_file
 from small import call
 
 from byteformer import ByteFormerConfig, ByteFormerForImageClassification
@@ -23,14 +19,7 @@ CONFIG = dict(
     hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, conv_kernel_size=4,
     max_position_embeddings=400, window_sizes=[16], window_shifts=[0, 8], downsample=[True, False],
 )  # fmt: skip
-WITHOUT_TRANSFORMERS = """
-import sys
-sys.modules["transformers"] = None
-import torch
-from safetensors.torch import load_file, save_file
-program = torch.export.load("model.pt2").module()
-save_file({name: program(ids)["logits"] for name, ids in load_file("inputs.safetensors").items()}, "outputs.safetensors")
-"""
+OPENED = 'torch.export.load("model.pt2").module()'
 
 
 def test_a_program_runs_without_transformers_and_holds_no_pickle(tmp_path):
@@ -39,12 +28,7 @@ def test_a_program_runs_without_transformers_and_holds_no_pickle(tmp_path):
     write_program(model, graph, tmp_path / "model.pt2")
     sizes = ((1, 6), (1, 40), (3, 65), (2, 333), (1, 800))
     inputs = {f"{batch} x {length}": torch.randint(0, 257, (batch, length)) for batch, length in sizes}
-    save_file(inputs, tmp_path / "inputs.safetensors")
-    run = subprocess.run([sys.executable, "-c", WITHOUT_TRANSFORMERS], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    with torch.no_grad():
-        for name, found in load_file(tmp_path / "outputs.safetensors").items():
-            assert_outputs_close(found, model(inputs[name]).logits, name)
+    assert_runs_without_transformers(tmp_path, OPENED, model, inputs)
     assert why_not_plain(tmp_path / "model.pt2") is None
 
 

@@ -13,6 +13,7 @@ from typing import Dict, Sequence, Tuple
 
 import torch
 
+from ..verification.probes.tensors import largest_difference
 from .forms import FLOAT32, FORMS, Form, processor_units
 from .measure import can_measure_peak
 from .timing import saved_output
@@ -61,16 +62,21 @@ def measure_subject(subject: str, forms: Sequence[Form], repeats: int, threads: 
             for form, worker in workers.items()
         }
         files = {form: worker.file_bytes() for form, worker in workers.items()}
-    expected = outputs[FLOAT32].float()
+    expected = outputs[FLOAT32]
     return {
         form.name: {
             "seconds": statistics.median(seconds[form.name][1:] or seconds[form.name]),
             "peak_bytes": peaks[form],
             "file_bytes": files[form],
-            "difference": ((outputs[form].float() - expected).abs().max() / expected.abs().max()).item(),
+            "difference": share_of_largest(outputs[form], expected),
         }
         for form in forms
     }
+
+
+def share_of_largest(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """How far a tensor is off, as a share of the largest magnitude that it should have."""
+    return largest_difference(found, expected) / float(expected.abs().max())
 
 
 def measure_accuracy(name: str, forms: Sequence[Form], threads: int) -> Dict[str, Tuple[float, float]]:
@@ -86,7 +92,7 @@ def measure_accuracy(name: str, forms: Sequence[Form], threads: int) -> Dict[str
     return {
         form: (
             (found["logits"].argmax(-1) == found["labels"]).float().mean().item(),
-            ((found["logits"] - expected).abs().max() / expected.abs().max()).item(),
+            share_of_largest(found["logits"], expected),
         )
         for form, found in logits.items()
     }

@@ -1,6 +1,5 @@
 """A model in another form than eager float32: of lower precision, compiled, exported."""
 
-import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Callable, Dict, NamedTuple, Optional
 import torch
 
 from ..errors import UserError
+from ..exporting.extras import missing
 from ..exporting.onnx_files import quantize, write_onnx
 from ..exporting.programs import write_program
 from ..facts import Graph, Package
@@ -31,7 +31,7 @@ class Form(NamedTuple):
     @property
     def obstacle(self) -> Optional[str]:
         """What keeps it from running here."""
-        return f"{self.needs} is not installed" if self.needs and importlib.util.find_spec(self.needs) is None else None
+        return f"{self.needs} is not installed" if self.needs and missing([self.needs]) else None
 
 
 FLOAT32 = Form("eager", "float32")

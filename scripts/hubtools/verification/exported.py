@@ -11,8 +11,8 @@ PROGRAM = "torch_export/model.pt2"
 # Graphs as the Hub's models call them; their weights stand beside those that one protobuf cannot hold.
 GRAPH = re.compile(r"model(_visible_indices)?(_quantized)?\.onnx")
 ONNX_FILE = re.compile(rf"{ONNX_FOLDER}/{GRAPH.pattern}(_data)?")
-# What `export.py --to` writes into a folder: machine code none, it is a file of its own.
-KINDS = {"onnx": ONNX_FILE, "torch-export": re.compile(re.escape(PROGRAM)), "aot-inductor": re.compile("(?!)")}
+# What `export.py --to` writes into a folder. Machine code it does not: that is a file of its own.
+KINDS = {"onnx": ONNX_FILE, "torch-export": re.compile(re.escape(PROGRAM))}
 # What torch.export.save writes that is no pickle: JSON, and tensors as bare bytes.
 PLAIN_MEMBER = re.compile(
     r"\w+/(data/(weights/weight_\d+|constants/tensor_\d+|(weights|constants)/model_\w+_config\.json|sample_inputs/model\.pt)"
@@ -34,7 +34,7 @@ def is_exported(name: str) -> bool:
 
 def is_export_of(kind: str, name: str) -> bool:
     """Whether a file of a folder, by its path in it, is what `export.py --to KIND` writes."""
-    return KINDS[kind].fullmatch(name) is not None
+    return kind in KINDS and KINDS[kind].fullmatch(name) is not None
 
 
 def why_not_plain(program: Path) -> Optional[str]:
